@@ -1,0 +1,89 @@
+"""Runs in: the process that makes a plan; pure. System call filters as values: write, compile, simulate, explain, dump.
+
+    from bunri.seccomp import Arg, allow, attack_rules, compile
+
+    program = compile([
+        *attack_rules(),
+        allow("mmap", when=Arg(2).masked(PROT_EXEC) == 0, reason="memory, but no code"),
+        allow("read", "write", "exit_group", reason="the work"),
+    ])
+    program.decide("x86_64", "mmap", (0, 4096, PROT_READ))      # Action.ALLOW
+    print(program.explain("mmap", (0, 4096, PROT_EXEC)))        # which rule, and why
+    print(program.listing())                                    # the instructions
+
+The grammar of a rule:
+
+    rule      = verb "(" name {"," name} ["," "when=" condition] ["," "with_=" action] "," "reason=" text ")"
+    verb      = "allow" | "deny" | "kill" | "notify" | "trap" | "log" | "dangerous_allow"
+    name      = the kernel's name of a system call ("openat")  |  "@" group ("@stdio", "@system-service")
+    condition = test | condition "&" condition | condition "|" condition      (each in parentheses)
+    test      = arg ("==" | "!=" | "<" | "<=" | ">" | ">=") number
+              | arg ".one_of(" number {"," number} ")" | arg ".between(" number "," number ")"
+              | bits ("==" | "!=") number  |  bits ".one_of(" number {"," number} ")"
+    bits      = arg ".masked(" number ")"  |  arg ".int32"
+    arg       = "Arg(" 0..5 ")"
+
+What the rules mean:
+
+- For one call, the first rule whose condition holds decides; if none does, the program's `default`. A call that no
+  table knows gets `unknown`. Another architecture, or x32, dies before any rule is asked.
+- A rule that could never decide a call that it names is an error that shows both rules, unless both would do the
+  same. What comes with a *group* may have been decided by an earlier rule: exceptions stand first, then the group.
+- Arguments are unsigned 64-bit numbers and all 64 bits are compared. The kernel itself reads an `int` parameter by
+  its low 32 bits: where a refusal hangs on it (deny, kill, allow with != or >) write `.int32`, else a caller gets past
+  by setting a high bit.
+- Pointers cannot be compared, except with 0: a filter cannot see what they point to. Grant paths and addresses instead
+  (`fs.read(...)`, Landlock), or let a broker look at them.
+- A name that one architecture lacks ("open" on arm64) is passed over there; one that none has is an error with the
+  nearest name.
+- Attack-shaped calls (`ATTACK_SHAPED`) are not taken by `allow` or `log`, and left out of their groups, unless
+  spelled `dangerous_allow`. A filter in which clone can make namespaces does not compile: `clone_rules(...)` goes
+  before what names clone.
+
+Sources: seccomp(2), Documentation/userspace-api/seccomp_filter.rst, pledge(2), systemd.exec(5).
+"""
+
+from bunri.seccomp._assemble import MOST_INSTRUCTIONS, Instruction
+from bunri.seccomp._compile import compile
+from bunri.seccomp._names import AUDIT_ARCH, KERNEL_OF_TABLES, X32_BIT, arches, is_known, name_of, syscalls_of
+from bunri.seccomp.actions import Action, Kind
+from bunri.seccomp.attack import ATTACK_REASONS, ATTACK_SHAPED
+from bunri.seccomp.conditions import Arg, Condition
+from bunri.seccomp.groups import group, groups
+from bunri.seccomp.presets import Children, attack_rules, clone_rules
+from bunri.seccomp.program import Program, Source
+from bunri.seccomp.rules import Rule, allow, dangerous_allow, deny, kill, log, notify, trap
+
+__all__ = [
+    "ATTACK_REASONS",
+    "ATTACK_SHAPED",
+    "AUDIT_ARCH",
+    "KERNEL_OF_TABLES",
+    "MOST_INSTRUCTIONS",
+    "X32_BIT",
+    "Action",
+    "Arg",
+    "Children",
+    "Condition",
+    "Instruction",
+    "Kind",
+    "Program",
+    "Rule",
+    "Source",
+    "allow",
+    "arches",
+    "attack_rules",
+    "clone_rules",
+    "compile",
+    "dangerous_allow",
+    "deny",
+    "group",
+    "groups",
+    "is_known",
+    "kill",
+    "log",
+    "name_of",
+    "notify",
+    "syscalls_of",
+    "trap",
+]

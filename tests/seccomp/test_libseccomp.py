@@ -1,0 +1,191 @@
+"""Runs in: the test process. Differential: libseccomp compiles the same rules, our machine runs both programs.
+
+libseccomp knows no order of rules, so every policy here has one action beside its default, and for one call its rules
+are alternatives. It is used through ctypes, in tests only, where libseccomp.so.2 is on the machine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from random_policies import LARGEST, words
+
+from bunri.errors import UsageError
+from bunri.seccomp import (
+    ATTACK_SHAPED,
+    Action,
+    Arg,
+    Condition,
+    Program,
+    Rule,
+    allow,
+    arches,
+    compile,
+    deny,
+    group,
+    syscalls_of,
+)
+
+try:
+    LIBRARY = ctypes.CDLL("libseccomp.so.2")
+except OSError:
+    pytest.skip("libseccomp.so.2 is not on this machine", allow_module_level=True)
+
+EPERM = Action.errno(errno.EPERM)
+NE, LT, LE, EQ, GE, GT, MASKED = 1, 2, 3, 4, 5, 6, 7
+NAMES = ("close", "lseek", "dup", "dup3", "socket", "fcntl", "kill", "umask", "flock", "sync_file_range", "getpriority")
+MARKS = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+
+class Comparison(ctypes.Structure):
+    """struct scmp_arg_cmp."""
+
+    _fields_ = (("arg", ctypes.c_uint), ("op", ctypes.c_int), ("a", ctypes.c_uint64), ("b", ctypes.c_uint64))
+
+
+LIBRARY.seccomp_init.restype = ctypes.c_void_p
+LIBRARY.seccomp_init.argtypes = (ctypes.c_uint32,)
+LIBRARY.seccomp_release.argtypes = (ctypes.c_void_p,)
+LIBRARY.seccomp_arch_add.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
+LIBRARY.seccomp_arch_remove.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
+LIBRARY.seccomp_export_bpf.argtypes = (ctypes.c_void_p, ctypes.c_int)
+LIBRARY.seccomp_syscall_resolve_name.argtypes = (ctypes.c_char_p,)
+LIBRARY.seccomp_rule_add_exact_array.argtypes = (
+    ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint, ctypes.POINTER(Comparison),
+)  # fmt: skip
+LIBRARY.seccomp_arch_native.restype = ctypes.c_uint32
+
+
+@dataclass(frozen=True)
+class Test:
+    """One comparison, in both vocabularies."""
+
+    __test__ = False
+
+    arg: int
+    op: int
+    a: int
+    b: int
+
+    def ours(self) -> Condition:
+        arg = Arg(self.arg)
+        match self.op:
+            case 1:
+                return arg != self.a
+            case 2:
+                return arg < self.a
+            case 3:
+                return arg <= self.a
+            case 4:
+                return arg == self.a
+            case 5:
+                return arg >= self.a
+            case 6:
+                return arg > self.a
+            case _:
+                return arg.masked(self.a) == self.b
+
+    def theirs(self) -> Comparison:
+        return Comparison(self.arg, self.op, self.a, self.b)
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One rule: a call, and tests of different arguments that must all hold."""
+
+    name: str
+    tests: tuple[Test, ...]
+
+    def ours(self, action: Action) -> Rule:
+        when: Condition | None = None
+        for test in self.tests:
+            when = test.ours() if when is None else when & test.ours()
+        if action == Action.ALLOW:
+            return allow(self.name, when=when, reason="both")
+        return deny(self.name, with_=action, when=when, reason="both")
+
+
+def exported(arch: str, rules: Sequence[Alternative], action: Action, default: Action) -> Program:
+    """libseccomp's program for the same rules."""
+    context = LIBRARY.seccomp_init(default.value)
+    descriptor = os.memfd_create("filter")
+    try:
+        if LIBRARY.seccomp_arch_native() != MARKS[arch]:
+            assert LIBRARY.seccomp_arch_add(context, MARKS[arch]) == 0
+            assert LIBRARY.seccomp_arch_remove(context, LIBRARY.seccomp_arch_native()) == 0
+        for rule in rules:
+            number = LIBRARY.seccomp_syscall_resolve_name(rule.name.encode())
+            tests = (Comparison * len(rule.tests))(*(test.theirs() for test in rule.tests))
+            result = LIBRARY.seccomp_rule_add_exact_array(context, action.value, number, len(rule.tests), tests)
+            if result not in (0, -errno.EEXIST):
+                raise UsageError(f"libseccomp does not take {rule}: {result}")
+        assert LIBRARY.seccomp_export_bpf(context, descriptor) == 0
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return Program.from_bytes(os.read(descriptor, 1 << 20))
+    finally:
+        os.close(descriptor)
+        LIBRARY.seccomp_release(context)
+
+
+@st.composite
+def alternatives(draw: st.DrawFn) -> Alternative:
+    tests = []
+    for arg in draw(st.lists(st.integers(0, 5), max_size=3, unique=True)):
+        op, a, b = draw(st.integers(1, 7)), draw(words), draw(words)
+        tests.append(Test(arg, op, a or 1, b & a) if op == MASKED else Test(arg, op, a, 0))
+    return Alternative(draw(st.sampled_from(NAMES)), tuple(tests))
+
+
+# None where one of the two does not take the rules.
+def both(arch: str, rules: list[Alternative], action: Action, default: Action) -> tuple[Program, Program] | None:
+    try:
+        ours = compile([rule.ours(action) for rule in rules], arch=arch, default=default, unknown=default)
+        return ours, exported(arch, rules, action, default)
+    except UsageError:
+        return None
+
+
+@settings(max_examples=60)
+@given(st.lists(alternatives(), min_size=1, max_size=5), st.sampled_from(arches()), st.booleans(), st.data())
+def test_libseccomps_program_decides_as_ours(
+    rules: list[Alternative], arch: str, allow_list: bool, data: st.DataObject
+) -> None:
+    action, default = (Action.ALLOW, EPERM) if allow_list else (EPERM, Action.ALLOW)
+    programs = both(arch, rules, action, default)
+    assume(programs is not None)
+    assert programs
+    ours, theirs = programs
+    bounds = {0, LARGEST}
+    for rule in rules:
+        for test in rule.tests:
+            bounds |= {(test.a + near) % (1 << 64) for near in (-1, 0, 1, 1 << 32)} | {test.b}
+    some = st.sampled_from(sorted(bounds))
+    for name in NAMES:
+        for _ in range(4):
+            args = tuple(data.draw(some) for _ in range(6))
+            assert ours.decide(arch, name, args) == theirs.decide(arch, name, args), (name, args)
+
+
+@pytest.mark.parametrize("name", ["stdio", "@file-system", "@system-service"])
+@pytest.mark.parametrize("arch", arches())
+def test_our_program_for_a_group_decides_as_libseccomps_and_is_no_longer(arch: str, name: str) -> None:
+    calls = set(group(name)) & set(syscalls_of(arch)) - ATTACK_SHAPED - {"clone", "clone3"}
+    rules = [Alternative(call, ()) for call in sorted(calls) if theirs_knows(call)]
+    programs = both(arch, rules, Action.ALLOW, EPERM)
+    assert programs
+    ours, theirs = programs
+    for call in syscalls_of(arch):
+        assert ours.decide(arch, call) == theirs.decide(arch, call), call
+    assert len(ours) <= len(theirs)
+
+
+def theirs_knows(name: str) -> bool:
+    return bool(LIBRARY.seccomp_syscall_resolve_name(name.encode()) >= 0)
