@@ -1,0 +1,189 @@
+"""Runs in: the process that writes the policy; pure. Checks each field of a policy once, and makes a plain value of
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
+from typing import TypeVar
+
+from bunri import seccomp
+from bunri.errors import Promise, UsageError
+from bunri.policy import _parse
+from bunri.policy.fs import FileGrant
+from bunri.policy.net import NetGrant
+from bunri.policy.words import Capability
+
+_E = TypeVar("_E", bound=Enum)
+DANGEROUS = "dangerous_"  # before the name of an attack-shaped call
+
+
+class Environment(Mapping[str, str]):
+    """Environment variables, frozen and hashable."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, pairs: Mapping[str, str]) -> None:
+        self._pairs = dict(sorted(pairs.items()))
+
+    def __getitem__(self, key: str) -> str:
+        return self._pairs[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._pairs.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._pairs)
+
+
+def environment(value: object, where: str) -> Environment:
+    if not isinstance(value, Mapping):
+        raise UsageError(f'{where}: a dict of strings is needed, as {{"TZ": "UTC"}}; got {value!r}')
+    pairs: dict[str, str] = {}
+    for key, text in value.items():  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise UsageError(f"{where}: names and values are strings; got {key!r}: {text!r}")
+        if not key or "=" in key or "\0" in key or "\0" in text:
+            raise UsageError(f"{where}[{key!r}]: a name has no '=', and neither part has a NUL")
+        pairs[key] = text
+    return Environment(pairs)
+
+
+def _each(value: object, where: str, example: str) -> list[object]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise UsageError(f"{where}: a list is needed, as {example}; got {value!r}")
+    return list(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def files(value: object, where: str) -> tuple[FileGrant, ...]:
+    grants: dict[str, FileGrant] = {}
+    listed: list[FileGrant] = []
+    for index, grant in enumerate(_each(value, where, '[fs.read("/usr/share/zoneinfo")]')):
+        if not isinstance(grant, FileGrant):
+            raise UsageError(f"{where}[{index}]: {_short(grant)} is no grant of files. {_instead_of_file(grant)}")
+        before = grants.setdefault(grant.at or grant.kind.value, grant)
+        if before != grant:
+            raise UsageError(
+                f"{where}[{index}]: {grant!r} and {before!r} both stand at {grant.at!r}: one would hide the other. "
+                "Keep one, or move one with at="
+            )
+        if grant not in listed:
+            listed.append(grant)
+    return tuple(listed)
+
+
+def _instead_of_file(grant: object) -> str:
+    if isinstance(grant, str):
+        return f"Write fs.read({grant!r}) or fs.write({grant!r})"
+    if isinstance(grant, NetGrant):
+        return f"{grant!r} belongs to network="
+    return (
+        "Write fs.read(path), fs.write(path), fs.execute(path), fs.scratch(at, size). "
+        "Handles (File, Directory) are handed over as arguments of start()"
+    )
+
+
+def network(value: object, where: str) -> tuple[NetGrant, ...]:
+    listed: list[NetGrant] = []
+    for index, grant in enumerate(_each(value, where, '[net.connect("db", 5432)]')):
+        if not isinstance(grant, NetGrant):
+            other = (
+                f"{grant!r} belongs to files="
+                if isinstance(grant, FileGrant)
+                else "Write net.connect(host, port), net.listen(port) or net.unix(path)"
+            )
+            raise UsageError(f"{where}[{index}]: {_short(grant)} is no grant of network. {other}")
+        if grant not in listed:
+            listed.append(grant)
+    return tuple(listed)
+
+
+def _members(value: object, where: str, kind: type[_E], strip: str) -> tuple[_E, ...]:
+    """Members of an enum, each also by its name."""
+    found: set[_E] = set()
+    for index, member in enumerate(_each(value, where, f"[{kind.__name__}.{next(iter(kind)).name}]")):
+        if isinstance(member, str):
+            name = member.upper().removeprefix(strip)
+            if name not in kind.__members__:
+                raise UsageError(
+                    f"{where}[{index}]: no {kind.__name__} is named {member!r}. "
+                    f"{_parse.nearest(name, kind.__members__)}"
+                )
+            member = kind[name]
+        if not isinstance(member, kind):
+            raise UsageError(
+                f"{where}[{index}]: {_short(member)} is no {kind.__name__}. "
+                f"{_parse.nearest(str(member), kind.__members__)}"
+            )
+        found.add(member)
+    return tuple(member for member in kind if member in found)
+
+
+def capabilities(value: object, where: str) -> tuple[Capability, ...]:
+    return _members(value, where, Capability, "CAP_")
+
+
+def promises(value: object, where: str) -> tuple[Promise, ...]:
+    return _members(value, where, Promise, "PROMISE.")
+
+
+def syscalls(value: object, where: str) -> tuple[str | seccomp.Rule, ...]:
+    """Names, groups ("@name") and rules that allow. Attack-shaped names only with "dangerous_" before them."""
+    listed: list[str | seccomp.Rule] = []
+    for index, entry in enumerate(_each(value, where, '["sched_setaffinity", "@flock"]')):
+        here = f"{where}[{index}]"
+        if isinstance(entry, seccomp.Rule):
+            if entry.action not in (seccomp.Action.ALLOW, seccomp.Action.LOG):
+                raise UsageError(f"{here}: {entry} refuses calls, but syscalls= only adds to what is allowed")
+            grant: str | seccomp.Rule = entry
+        elif isinstance(entry, str):
+            grant = _named_calls(entry, here)
+        else:
+            raise UsageError(
+                f"{here}: {_short(entry)} is no system call. "
+                'Write a name as "flock", a group as "@flock", or seccomp.allow(...)'
+            )
+        if grant not in listed:
+            listed.append(grant)
+    return tuple(listed)
+
+
+def _named_calls(entry: str, where: str) -> str:
+    if entry.startswith(DANGEROUS):
+        name = entry.removeprefix(DANGEROUS)
+        if name not in seccomp.ATTACK_SHAPED:
+            raise UsageError(f"{where}: {name!r} is not attack-shaped. {_parse.nearest(name, seccomp.ATTACK_SHAPED)}")
+        return entry
+    if entry in seccomp.ATTACK_SHAPED:
+        raise UsageError(
+            f"{where}: {entry!r} is attack-shaped: {seccomp.ATTACK_REASONS[entry]}. "
+            f"A program that truly needs it writes {DANGEROUS + entry!r}"
+        )
+    if not entry.startswith("@") and not seccomp.is_known(entry) and entry in seccomp.groups():
+        entry = "@" + entry
+    try:
+        seccomp.allow(entry, reason="checked")
+    except UsageError as fault:
+        raise UsageError(f"{where}: {fault}") from None
+    return entry
+
+
+def label(value: object, where: str) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value or not value.isprintable() or len(value) > 4096:
+        raise UsageError(
+            f"{where}: {_short(value)} is no label. Write the SELinux domain or the AppArmor profile as text"
+        )
+    return value
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
