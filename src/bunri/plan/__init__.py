@@ -1,0 +1,27 @@
+"""Runs in: the process that makes a plan; pure. From policy and host to the ordered steps that keep the policy there."""
+
+from bunri.plan.host import Host, UserNamespaces
+from bunri.plan.needs import Account, Needs, PythonPaths, Shape, python_paths
+from bunri.plan.planner import plan
+from bunri.plan.report import Layer, Report, State
+from bunri.plan.value import Belongs, Clone, Expected, ExpectedMount, Plan, UserNamespace
+
+__all__ = [
+    "Account",
+    "Belongs",
+    "Clone",
+    "Expected",
+    "ExpectedMount",
+    "Host",
+    "Layer",
+    "Needs",
+    "Plan",
+    "PythonPaths",
+    "Report",
+    "Shape",
+    "State",
+    "UserNamespace",
+    "UserNamespaces",
+    "plan",
+    "python_paths",
+]

@@ -1,0 +1,63 @@
+"""Runs in: nowhere; values only. What a kernel and a user can do, as a value.
+
+`bunri.confine.detect.detect()` makes one by trying each thing in a child; tests and `explain --host` write their own.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+
+class UserNamespaces(Enum):
+    """What unshare(CLONE_NEWUSER) gives the user who starts the program."""
+
+    FULL = "full"  # made, mapped, and full capabilities inside
+    WITHOUT_CAPABILITIES = "without capabilities"  # made, but the security module takes the capabilities (Ubuntu 24.04)
+    REFUSED = "refused"
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """One host, as seen by one user. Every field was tried in a child, not looked up by version."""
+
+    kernel: tuple[int, int]
+    arch: str  # "x86_64" or "aarch64", as uname(2) says
+    uid: int  # 0: the program was started as root
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    capabilities: tuple[int, ...] = ()  # effective, in the program's own user namespace
+    last_capability: int = 40
+    user_namespaces: UserNamespaces = UserNamespaces.REFUSED
+    namespaces: tuple[
+        str, ...
+    ] = ()  # can be made: mnt pid net ipc uts cgroup time (inside a user namespace, for an ordinary user)
+    pivot_root: bool = False
+    chroot: bool = False
+    landlock_abi: int = 0  # 0: none
+    seccomp: bool = False
+    seccomp_notify: bool = False
+    seccomp_log: bool = False
+    mdwe: bool = False
+    close_range: bool = False
+    clone3: bool = False
+    pidfd: bool = False
+    keyring: bool = False
+    openat2: bool = False
+    mount_setattr: bool = False
+    reads_not_dumpable: bool = False  # the monitor can read /proc/PID/{ns,fd} of a worker with dumpable 0
+    mapped_uids: tuple[tuple[int, int], ...] = ((0, 4294967295),)  # (first, count) that exist in our user namespace
+    merged_usr: tuple[str, ...] = ("/bin", "/sbin", "/lib", "/lib64")  # these are links into /usr
+    limits: dict[str, int] = {}  # hard limits that already bind us; -1 for none
+    remarks: dict[str, str] = {}  # what was refused, with errno's name, for the user's eyes
+
+    @property
+    def is_root(self) -> bool:
+        return self.uid == 0
+
+    def to_json(self) -> str:
+        return msgspec.json.format(msgspec.json.encode(self)).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Host:
+        return msgspec.json.decode(text, type=cls)

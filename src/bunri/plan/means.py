@@ -1,0 +1,194 @@
+"""Runs in: nowhere; values only. What of a host can be used for one policy, decided before the steps are ordered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from bunri.plan.host import Host, UserNamespaces
+from bunri.plan.needs import Account, Needs, Shape
+from bunri.plan.value import UserNamespace
+from bunri.policy import FileKind, NetKind, Settled, UserKind
+from bunri.policy.words import Capability, Profile
+
+# ipc, uts and cgroup cost nothing measurable; time is a flag of clone3.
+_PER_WORKER = ("mnt", "pid", "ipc", "uts", "cgroup", "time")
+_SELF = ("mnt", "net", "ipc", "uts", "cgroup")
+_SCOPES_SINCE = 6  # Landlock ABI
+_OWN_ACCOUNTS_SINCE = (5, 14)  # RLIMIT_NPROC is counted per user namespace
+
+
+@dataclass(frozen=True)
+class Means:
+    """The host, the policy and the needs, and what follows from the three."""
+
+    policy: Settled
+    host: Host
+    needs: Needs
+    account: Account | None
+    mapped: bool  # a root-started role without root: in a user namespace that does not know uid 0
+
+    @property
+    def confines(self) -> bool:
+        return self.policy.profile is not Profile.DANGEROUS_UNCONFINED
+
+    @property
+    def is_self(self) -> bool:
+        return self.needs.shape is Shape.SELF
+
+    def has(self, capability: Capability) -> bool:
+        """Whether the process that carries the template's steps out has it, over the namespace it lives in."""
+        if self.host.is_root:
+            return self.mapped or capability in self.host.capabilities
+        return self.owns_user_namespace and not self.is_self
+
+    @property
+    def owns_user_namespace(self) -> bool:
+        """An ordinary user whose zygotes live in a user namespace, with all capabilities over it."""
+        return not self.host.is_root and self.host.user_namespaces is UserNamespaces.FULL
+
+    def can_make(self, namespace: str) -> bool:
+        if not self.confines or namespace not in self.host.namespaces or not self.has(Capability.SYS_ADMIN):
+            return False
+        if self.is_self:
+            return namespace in _SELF
+        return namespace != "time" or self.host.clone3
+
+    @cached_property
+    def own_root(self) -> bool:
+        """An empty root of its own, by mount namespace and pivot_root."""
+        return self.can_make("mnt") and self.host.pivot_root
+
+    @cached_property
+    def chroot(self) -> str | None:
+        """The directory to chroot to where there is no mount namespace: the grant at "/", or an empty one ("")."""
+        if self.own_root or not self.host.chroot or not self.has(Capability.SYS_CHROOT) or not self.confines:
+            return None
+        if not self.policy.files:
+            return ""
+        only = self.policy.files[0]
+        return only.path if len(self.policy.files) == 1 and only.at == "/" and only.path != "/" else None
+
+    @property
+    def hides_tree(self) -> bool:
+        """Whether paths lead into a root that has only what was granted."""
+        return self.own_root or self.chroot is not None
+
+    @property
+    def own_pids(self) -> bool:
+        return self.can_make("pid")
+
+    @property
+    def landlock(self) -> int:
+        return self.host.landlock_abi if self.confines else 0
+
+    @property
+    def scopes(self) -> bool:
+        return self.landlock >= _SCOPES_SINCE
+
+    @property
+    def host_network(self) -> bool:
+        return any(grant.kind is NetKind.DANGEROUS_HOST for grant in self.policy.network)
+
+    @property
+    def shares_net(self) -> bool:
+        """One empty network namespace for all workers of a template. Siblings then share abstract sockets, so the
+        filter must refuse socket() and the Landlock scope must stand (THREATS 9)."""
+        return self.can_make("net") and self.scopes and not self.grants_sockets and self.needs.shape is Shape.WORKER
+
+    @property
+    def grants_sockets(self) -> bool:
+        """Whether `syscalls=` might let socket() through."""
+        return any("socket" in calls_of(entry) for entry in self.policy.syscalls)
+
+    @cached_property
+    def template_namespaces(self) -> tuple[str, ...]:
+        if self.is_self:
+            return tuple(n for n in _SELF if self.can_make(n) and (n != "net" or not self.host_network))
+        made = [n for n in ("mnt", "uts") if self.can_make(n) and (n != "mnt" or self.own_root)]
+        if self.shares_net and not self.host_network:
+            made.append("net")
+        return tuple(made)
+
+    @cached_property
+    def worker_namespaces(self) -> tuple[str, ...]:
+        if self.is_self:
+            return ()
+        made = [n for n in _PER_WORKER if self.can_make(n) and (n != "mnt" or self.own_root)]
+        if self.can_make("net") and not self.shares_net and not self.host_network:
+            made.append("net")
+        return tuple(made)
+
+    @cached_property
+    def user_namespace(self) -> UserNamespace | None:
+        """Of the worker alone. Unmapped it can become nobody, but neither can it make files."""
+        if self.host.is_root or self.is_self or not self.confines:
+            return None
+        if self.host.user_namespaces is UserNamespaces.REFUSED:
+            return None
+        return "mapped" if self.writes_paths else "unmapped"
+
+    @property
+    def writes_paths(self) -> bool:
+        return any(grant.writable for grant in self.policy.files)
+
+    @property
+    def maps_code(self) -> bool:
+        return any(grant.executable for grant in self.policy.files)
+
+    @property
+    def scratches(self) -> bool:
+        return any(grant.kind is FileKind.SCRATCH for grant in self.policy.files)
+
+    @property
+    def own_path_rules(self) -> bool:
+        """Whether Landlock's path rules are each worker's own step. Under them nothing can be mounted any more, and the
+        template could not open /proc/PID/uid_map: so it is so for a scratch, and for a mapped user namespace."""
+        return (self.scratches and self.own_root) or self.user_namespace == "mapped"
+
+    # identity ----------------------------------------------------------------------------------------------------
+
+    @property
+    def changes_ids(self) -> bool:
+        """Whether the worker gets another uid than the one that starts it."""
+        user = self.policy.user
+        if user.kind is UserKind.SAME or not self.host.is_root:
+            return False
+        return self.has(Capability.SETUID) and self.has(Capability.SETGID)
+
+    @property
+    def ids(self) -> Account | None:
+        """The worker's numbers, where they are known already."""
+        user = self.policy.user
+        if user.kind is UserKind.IDS:
+            return Account(user.uid, user.gid, user.groups)
+        if user.kind is UserKind.SAME or not self.host.is_root:
+            return Account(self.host.uid, self.host.gid, self.host.groups)
+        return self.account
+
+    @property
+    def keeps(self) -> tuple[int, ...]:
+        """The capabilities it has in the end."""
+        return tuple(int(capability) for capability in self.policy.capabilities)
+
+    @property
+    def looked_at_early(self) -> bool:
+        """Nobody outside can look once the worker is not dumpable: it stops before."""
+        return not self.host.reads_not_dumpable and not self.is_self
+
+    @property
+    def counts_own_processes(self) -> bool:
+        """Whether RLIMIT_NPROC counts this worker's processes only."""
+        if self.changes_ids:
+            return self.policy.user.kind is UserKind.DYNAMIC
+        return self.user_namespace is not None and self.host.kernel >= _OWN_ACCOUNTS_SINCE
+
+
+def calls_of(entry: object) -> frozenset[str]:
+    """The calls that one entry of `syscalls=` names."""
+    from bunri import seccomp
+
+    if isinstance(entry, seccomp.Rule):
+        return entry.calls
+    name = str(entry).removeprefix("dangerous_")
+    return frozenset(seccomp.group(name) if name.startswith("@") else (name,))

@@ -1,0 +1,210 @@
+"""Runs in: nowhere; values only. Whether the layers that hold suffice for each promise (DESIGN section 5).
+
+Each check yields what it lacks: the promise, the layer that would cure it, a sentence, and what to change.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from bunri.errors import HostError, Promise
+from bunri.plan.means import Means
+from bunri.plan.report import Layer, State
+from bunri.policy import FileKind, UserKind, Via
+
+DYNAMIC_FIRST, DYNAMIC_LAST = 61184, 65519
+
+
+@dataclass(frozen=True)
+class Lack:
+    """A promise that nothing here keeps."""
+
+    promise: Promise
+    layer: str
+    text: str
+    remedy: str
+    remarks: tuple[str, ...] = ()  # where the host says what the kernel answered
+
+
+def lacks(means: Means, found: Iterable[Layer]) -> list[Lack]:
+    """The promises that no combination keeps here, in the order of Promise."""
+    if not means.confines:
+        return []
+    holds = {layer.name for layer in found if layer.state is not State.MISSING}
+    return [lack for check in _CHECKS for lack in check(means, holds)]
+
+
+def _files_lack(means: Means, holds: set[str]) -> Iterable[Lack]:
+    brokered = next((g for g in means.policy.files if g.via is Via.BROKER), None)
+    if brokered is not None:
+        yield Lack(
+            Promise.FILES,
+            "broker",
+            f"{brokered!r} needs a broker, and there are none until brokers exist",
+            "Leave via= out",
+        )
+    if means.own_root or means.chroot is not None:
+        return
+    moved = next((g for g in means.policy.files if g.kind is FileKind.SCRATCH or (g.at != g.path and g.path)), None)
+    remarks = ("namespace mnt", "user_namespaces", "pivot_root")
+    if moved is not None:
+        yield Lack(
+            Promise.FILES,
+            "mount namespace",
+            f"{moved!r} needs a mount namespace, and this user cannot make one",
+            _FILES_REMEDY,
+            remarks,
+        )
+    elif any(g.path == "/" for g in means.policy.files):
+        yield Lack(
+            Promise.FILES,
+            "mount namespace",
+            "a grant of / without a mount namespace reaches every Unix socket",
+            _FILES_REMEDY,
+            remarks,
+        )
+    elif not {"Landlock files", "filter on metadata"} <= holds:
+        text = "neither a mount namespace, nor Landlock, nor a chroot that the grants fit in"
+        yield Lack(Promise.FILES, "mount namespace", text, _FILES_REMEDY, (*remarks, "landlock"))
+
+
+def _network_lack(means: Means, holds: set[str]) -> Iterable[Lack]:
+    brokered = [g for g in means.policy.network if not means.host_network]
+    if brokered:
+        text = f"{brokered[0]!r} goes through a broker, and there are none until brokers exist"
+        yield Lack(Promise.NETWORK, "broker", text, "Connect in the monitor, and hand the socket over")
+    if not means.host_network and not {"filter on sockets", "network namespace"} & holds:
+        yield Lack(
+            Promise.NETWORK,
+            "filter on sockets",
+            "neither a filter nor a network namespace",
+            _SECCOMP_REMEDY,
+            ("seccomp", "namespace net"),
+        )
+
+
+def _identity_lack(means: Means, holds: set[str]) -> Iterable[Lack]:
+    user = means.policy.user
+    missing = [c.name for c in means.policy.capabilities if c not in means.host.capabilities or not means.host.is_root]
+    if missing:
+        text = f"the policy grants {', '.join(missing)}, which the program itself does not have"
+        yield Lack(Promise.IDENTITY, "capabilities", text, "Start the program with it, or drop it from capabilities=")
+    if means.changes_ids:
+        yield from _unmapped_lack(means)
+    elif user.kind in (UserKind.NAMED, UserKind.IDS) and (means.ids is None or _wanted(means) != means.host.uid):
+        yield Lack(
+            Promise.IDENTITY,
+            "uid",
+            f"{user!r}: only root, with CAP_SETUID and CAP_SETGID, can become another user",
+            _ROOT_REMEDY,
+        )
+    elif user.kind is UserKind.DYNAMIC and not (means.user_namespace and not means.host.is_root):
+        yield Lack(
+            Promise.IDENTITY,
+            "uid" if means.host.is_root else "user namespace",
+            "neither a uid of its own nor a user namespace of its own",
+            _USER_REMEDY,
+            ("user_namespaces",),
+        )
+
+
+def _wanted(means: Means) -> int | None:
+    user = means.policy.user
+    if user.kind is UserKind.IDS:
+        return user.uid
+    return means.account.uid if means.account is not None else None
+
+
+def _unmapped_lack(means: Means) -> Iterable[Lack]:
+    first, count = (DYNAMIC_FIRST, DYNAMIC_LAST - DYNAMIC_FIRST + 1)
+    wanted = _wanted(means)
+    ranges = means.host.mapped_uids
+    if means.policy.user.kind is UserKind.DYNAMIC:
+        # One block of 64 will do: whoever hands the uids out takes what is there.
+        if not any(start < first + count and first < start + size for start, size in ranges):
+            text = f"the dynamic uids {DYNAMIC_FIRST}-{DYNAMIC_LAST} do not exist in this user namespace"
+            yield Lack(Promise.IDENTITY, "uid", text, "Map that range into the container, or name a user with user=")
+    elif wanted is not None and not any(start <= wanted < start + size for start, size in ranges):
+        yield Lack(
+            Promise.IDENTITY, "uid", f"uid {wanted} does not exist in this user namespace", "Map it into the container"
+        )
+
+
+def _processes_lack(means: Means, holds: set[str]) -> Iterable[Lack]:
+    # As root with a uid of its own the kernel keeps signals apart by uid as well, but DESIGN counts the two below only.
+    if means.policy.processes and not means.own_pids:
+        text = f"processes={means.policy.processes} needs a pid namespace: escaped children could not be found"
+        yield Lack(Promise.PROCESSES, "pid namespace", text, "Write processes=0", ("namespace pid", "user_namespaces"))
+    elif not {"pid namespace", "Landlock signals"} & holds or "filter on processes" not in holds:
+        text = "neither a pid namespace nor Landlock's signal scope (Linux 6.12)"
+        yield Lack(
+            Promise.PROCESSES,
+            "pid namespace",
+            text,
+            _PROCESSES_REMEDY,
+            ("namespace pid", "user_namespaces", "landlock"),
+        )
+
+
+def _syscalls_lack(means: Means, holds: set[str]) -> Iterable[Lack]:
+    if "filter" not in holds:
+        yield Lack(Promise.SYSCALLS, "filter", "this kernel has no seccomp filters", _SECCOMP_REMEDY, ("seccomp",))
+
+
+def _memory_lack(means: Means, holds: set[str]) -> Iterable[Lack]:
+    if not {"memory cgroup", "address space"} & holds:
+        text = f"processes={means.policy.processes}: without a memory cgroup nothing counts their memory together"
+        yield Lack(
+            Promise.MEMORY,
+            "memory cgroup",
+            text,
+            "Write processes=0, or may_miss=[Promise.MEMORY]: then memory= bounds each",
+        )
+
+
+def _label_lack(means: Means, holds: set[str]) -> Iterable[Lack]:
+    if means.policy.selinux or means.policy.apparmor:
+        yield Lack(
+            Promise.LABEL,
+            "label",
+            "changing the label is not built yet",
+            "Leave selinux= and apparmor= out, or write may_miss=[Promise.LABEL]",
+        )
+
+
+_FILES_REMEDY: Final = (
+    "Start as root or where user namespaces are allowed, use a kernel with Landlock (5.13), "
+    "or write may_miss=[Promise.FILES]"
+)
+_SECCOMP_REMEDY: Final = "Use a kernel with CONFIG_SECCOMP_FILTER"
+_ROOT_REMEDY: Final = "Start the program as root, or write user=User.same()"
+_USER_REMEDY: Final = (
+    "Allow user namespaces, start as root with CAP_SETUID and CAP_SETGID, or write user=User.same() "
+    "or may_miss=[Promise.IDENTITY]"
+)
+_PROCESSES_REMEDY: Final = "Allow user namespaces, use Linux 6.12 with Landlock, or write may_miss=[Promise.PROCESSES]"
+
+_CHECKS: Final[tuple[Callable[[Means, set[str]], Iterable[Lack]], ...]] = (
+    _files_lack,
+    _network_lack,
+    _identity_lack,
+    _processes_lack,
+    _syscalls_lack,
+    _memory_lack,
+    _label_lack,
+)
+
+
+def host_error(lack: Lack, means: Means) -> HostError:
+    """The error for it, with what the kernel answered where the host knows."""
+    word = next((means.host.remarks[name] for name in lack.remarks if name in means.host.remarks), "")
+    return HostError(
+        lack.text,
+        promise=lack.promise,
+        layer=lack.layer,
+        errno=getattr(errno, word, None) if word.startswith("E") else None,
+        remedy=lack.remedy,
+    )

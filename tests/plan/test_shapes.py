@@ -1,0 +1,71 @@
+"""Runs in: the test process. Every shape can be planned on every host; strict, named users, brokers, chroot."""
+
+from __future__ import annotations
+
+import pytest
+
+from bunri.errors import HostError, Promise
+from bunri.plan import Needs, Shape, hosts, plan
+from bunri.plan.needs import PythonPaths
+from bunri.plan.report import State
+from bunri.plan.steps import Filter, SetIds, StrictMode
+from bunri.policy import Policy, User, Via, fs, net
+
+PYTHON = PythonPaths(("/usr/lib/python3.11",))
+ALL = list(Promise)
+POLICIES = [
+    Policy(may_miss=ALL),
+    Policy(files=[fs.system()], may_miss=ALL),
+    Policy(threads=2, processes=2, syscalls=["@system-service", "dangerous_io_uring_setup"], may_miss=ALL),
+    Policy(network=[net.dangerous_host()], may_miss=ALL),
+    Policy.compute().with_(may_miss=ALL),
+]
+
+
+@pytest.mark.parametrize("name", hosts.HOSTS)
+@pytest.mark.parametrize("shape", Shape)
+@pytest.mark.parametrize("policy", POLICIES, ids=["nothing", "system", "broad", "host network", "compute"])
+@pytest.mark.parametrize("notify", [False, True], ids=["", "development"])
+def test_what_may_all_be_missed_is_planned_everywhere(name: str, shape: Shape, policy: Policy, notify: bool) -> None:
+    made = plan(policy, hosts.HOSTS[name], Needs(shape=shape, notify_denials=notify), python=PYTHON)
+    assert isinstance(made.worker[-1], Filter)
+    assert all(layer.observed_by is None for layer in made.layers)
+
+
+def test_strict_has_no_filter_before_it_for_the_kernel_refuses_mode_1_after_mode_2() -> None:
+    made = plan(Policy.strict(), hosts.ROOT, python=PYTHON)
+    assert not any(isinstance(step, Filter) for step in (*made.template, *made.worker))
+    assert isinstance(made.worker[-1], StrictMode)
+    assert made.expected.seccomp_mode == 1
+
+
+def test_an_ordinary_users_own_uid_never_counts_as_a_separating_layer() -> None:
+    for policy in (Policy(), Policy(user=User.same())):
+        assert plan(policy, hosts.ORDINARY, python=PYTHON).layer("uid").state is not State.IN_FORCE
+
+
+def test_a_named_users_groups_come_with_the_request() -> None:
+    made = plan(Policy(user="ftp"), hosts.ROOT, python=PYTHON)
+    assert [step.groups_of_request for step in made.worker if isinstance(step, SetIds)] == [True]
+    assert made.expected.groups is None
+
+
+@pytest.mark.parametrize("host", [hosts.ORDINARY, hosts.DOCKER_ROOT])
+def test_a_capability_that_the_program_lacks_is_refused_even_where_identity_may_be_missed(host: hosts.Host) -> None:
+    with pytest.raises(HostError, match="NET_ADMIN"):
+        plan(Policy(capabilities=["NET_ADMIN"], may_miss=ALL), host, python=PYTHON)
+
+
+def test_a_grant_through_a_broker_waits_for_brokers() -> None:
+    with pytest.raises(HostError, match="broker"):
+        plan(Policy(files=[fs.read("/srv", via=Via.BROKER)], may_miss=ALL), hosts.ROOT, python=PYTHON)
+
+
+def test_the_whole_tree_without_a_mount_namespace_is_refused() -> None:
+    with pytest.raises(HostError, match="Unix socket"):
+        plan(Policy(files=[fs.read("/")]), hosts.DOCKER_ROOT, python=PYTHON)
+
+
+def test_one_grant_at_the_root_is_a_chroot_where_there_is_no_mount_namespace() -> None:
+    made = plan(Policy(files=[fs.write("/srv/alice", at="/")]), hosts.DOCKER_ROOT, python=PYTHON)
+    assert made.layer("chroot").detail == "/srv/alice"
