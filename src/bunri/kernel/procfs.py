@@ -1,0 +1,238 @@
+"""Runs in: the monitor, mostly. /proc/PID of another process, read fast: one directory descriptor, one buffer.
+
+A directory descriptor of /proc/PID keeps naming that process: after its death reads fail with ESRCH, also when the
+number
+has gone to another. proc_pid_status(5) and its neighbours describe the files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import NamedTuple
+
+_SIZE = 1 << 16
+_buffer = bytearray(_SIZE)
+
+NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "time", "user")
+
+
+class Status(NamedTuple):
+    """The lines of /proc/PID/status that say what a process may do. Ids are (real, effective, saved, file system)."""
+
+    parent: int
+    uids: tuple[int, ...]
+    gids: tuple[int, ...]
+    groups: tuple[int, ...]
+    inheritable: int
+    permitted: int
+    effective: int
+    bounding: int
+    ambient: int
+    no_new_privs: bool
+    seccomp_mode: int
+    seccomp_filters: int | None  # None before Linux 5.9
+    threads: int
+
+
+class MountEntry(NamedTuple):
+    """One line of mountinfo."""
+
+    number: int
+    parent: int
+    root: str  # which directory of its file system is mounted
+    at: str
+    options: frozenset[str]  # of the mount
+    kind: str
+    super_options: frozenset[str]
+
+
+_STATUS = re.compile(
+    rb"PPid:\t(\d+)\n.*?"
+    rb"Uid:\t([\d\t]+)\nGid:\t([\d\t]+)\n.*?Groups:\t([\d ]*)\n.*?Threads:\t(\d+)\n.*?"
+    rb"CapInh:\t(\w+)\nCapPrm:\t(\w+)\nCapEff:\t(\w+)\nCapBnd:\t(\w+)\nCapAmb:\t(\w+)\n"
+    rb"NoNewPrivs:\t(\d)\nSeccomp:\t(\d)\n(?:Seccomp_filters:\t(\d+)\n)?",
+    re.DOTALL,
+)
+_OCTAL = re.compile(r"\\([0-7]{3})")
+_LIMIT = re.compile(rb"^Max ([a-z -]+?)  +(\S+) +(\S+)", re.MULTILINE)
+_LIMIT_NAMES = {
+    b"cpu time": "CPU",
+    b"file size": "FSIZE",
+    b"data size": "DATA",
+    b"stack size": "STACK",
+    b"core file size": "CORE",
+    b"resident set": "RSS",
+    b"processes": "NPROC",
+    b"open files": "NOFILE",
+    b"locked memory": "MEMLOCK",
+    b"address space": "AS",
+    b"file locks": "LOCKS",
+    b"pending signals": "SIGPENDING",
+    b"msgqueue size": "MSGQUEUE",
+    b"nice priority": "NICE",
+    b"realtime priority": "RTPRIO",
+    b"realtime timeout": "RTTIME",
+}
+
+
+def open_process(pid: int | str) -> int:
+    """A descriptor of /proc/PID. ENOENT: no such process, or no /proc."""
+    return os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def read(directory: int, name: str) -> bytes:
+    """One file of /proc/PID, whole."""
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        count = os.readv(fd, [_buffer])
+        found = bytes(memoryview(_buffer)[:count])
+        while count and (more := os.read(fd, _SIZE)):  # these files come in pieces of a page or more
+            found += more
+        return found
+    finally:
+        os.close(fd)
+
+
+def status(directory: int) -> Status:
+    """/proc/PID/status. ValueError where a line is missing."""
+    return parse_status(read(directory, "status"))
+
+
+def parse_status(text: bytes) -> Status:
+    found = _STATUS.search(text)
+    if found is None:
+        raise ValueError("/proc/PID/status lacks one of the lines that every kernel since 5.10 writes")
+    parent, uids, gids, groups, threads, inh, prm, eff, bnd, amb, nnp, mode, filters = found.groups()
+    return Status(
+        parent=int(parent),
+        uids=tuple(map(int, uids.split())),
+        gids=tuple(map(int, gids.split())),
+        groups=tuple(map(int, groups.split())),
+        inheritable=int(inh, 16),
+        permitted=int(prm, 16),
+        effective=int(eff, 16),
+        bounding=int(bnd, 16),
+        ambient=int(amb, 16),
+        no_new_privs=nnp == b"1",
+        seccomp_mode=int(mode),
+        seccomp_filters=int(filters) if filters is not None else None,
+        threads=int(threads),
+    )
+
+
+def namespace(directory: int, name: str) -> str:
+    """What a link of /proc/PID/ns says, as "mnt:[4026531841]". EACCES without ptrace rights."""
+    return os.readlink(f"ns/{name}", dir_fd=directory)
+
+
+def limits(directory: int) -> dict[str, tuple[int, int]]:
+    """/proc/PID/limits: (soft, hard) by name, -1 for none."""
+    return parse_limits(read(directory, "limits"))
+
+
+def parse_limits(text: bytes) -> dict[str, tuple[int, int]]:
+    return {
+        _LIMIT_NAMES[name]: (_limit(soft), _limit(hard))
+        for name, soft, hard in _LIMIT.findall(text)
+        if name in _LIMIT_NAMES
+    }
+
+
+def _limit(text: bytes) -> int:
+    return -1 if text == b"unlimited" else int(text)
+
+
+def mounts(directory: int) -> tuple[MountEntry, ...]:
+    """/proc/PID/mountinfo: paths as that process sees them."""
+    return parse_mounts(read(directory, "mountinfo"))
+
+
+def parse_mounts(text: bytes) -> tuple[MountEntry, ...]:
+    return tuple(_mount_entry(os.fsdecode(line)) for line in text.splitlines())
+
+
+def _mount_entry(line: str) -> MountEntry:
+    left, _, right = line.partition(" - ")
+    fields = left.split(" ")
+    kind, _, options = right.split(" ", 2)
+    return MountEntry(
+        int(fields[0]),
+        int(fields[1]),
+        _unescape(fields[3]),
+        _unescape(fields[4]),
+        frozenset(fields[5].split(",")),
+        kind,
+        frozenset(options.split(",")),
+    )
+
+
+def _unescape(text: str) -> str:
+    return _OCTAL.sub(lambda found: chr(int(found[1], 8)), text) if "\\" in text else text
+
+
+def descriptors(directory: int) -> tuple[int, ...]:
+    """The numbers in /proc/PID/fd. EACCES without ptrace rights."""
+    fd = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return tuple(sorted(map(int, os.listdir(fd))))
+    finally:
+        os.close(fd)
+
+
+def descriptor_count(directory: int) -> int:
+    """How many descriptors are open, without listing them (Linux 6.2; 0 before)."""
+    return os.stat("fd", dir_fd=directory).st_size
+
+
+def descriptor_link(directory: int, number: int) -> str:
+    return os.readlink(f"fd/{number}", dir_fd=directory)
+
+
+def descriptor_mode(directory: int, number: int) -> int:
+    """The file mode of what a descriptor of that process is open on."""
+    return os.stat(f"fd/{number}", dir_fd=directory).st_mode
+
+
+def descriptor_flags(directory: int, number: int) -> int:
+    """The open flags of a descriptor of that process."""
+    for line in read(directory, f"fdinfo/{number}").splitlines():
+        if line.startswith(b"flags:"):
+            return int(line.split()[1], 8)
+    raise ValueError(f"/proc/PID/fdinfo/{number} has no flags")
+
+
+def stat_fields(directory: int) -> list[str]:
+    """The fields of /proc/PID/stat after the name: [0] is the state, [1] the parent."""
+    return os.fsdecode(read(directory, "stat")).rpartition(")")[2].split()
+
+
+def image_size(directory: int) -> int:
+    """VmSize in bytes."""
+    return int(read(directory, "statm").split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def memory(directory: int) -> dict[str, int]:
+    """/proc/PID/smaps_rollup in bytes, by the kernel's names (Pss, Private_Dirty, ...). EACCES without ptrace
+    rights."""
+    found: dict[str, int] = {}
+    for line in read(directory, "smaps_rollup").splitlines()[1:]:
+        name, _, value = line.partition(b":")
+        found[name.decode()] = int(value.split()[0]) * 1024
+    return found
+
+
+def threads(directory: int) -> tuple[int, ...]:
+    """The thread ids of a process."""
+    fd = os.open("task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return tuple(sorted(map(int, os.listdir(fd))))
+    finally:
+        os.close(fd)
+
+
+def cpu_time_ns(pid: int) -> int:
+    """Nanoseconds of processor time that a process has used: clock_gettime(2) on the clock id made of its pid.
+    EINVAL: gone."""
+    return time.clock_gettime_ns((~pid << 3) | 2)
