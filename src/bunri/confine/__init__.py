@@ -1,0 +1,24 @@
+"""Runs in: the monitor, templates and workers. Carries a plan out in this process, and looks again at what holds."""
+
+from bunri.confine.carry import carry_out
+from bunri.confine.context import Context, StepFailed
+from bunri.confine.detect import detect
+from bunri.confine.look import Difference, Look, Part, Sight, Unreadable, look
+from bunri.confine.report import report
+from bunri.confine.self import Zygotes, confine
+
+__all__ = [
+    "Context",
+    "Difference",
+    "Look",
+    "Part",
+    "Sight",
+    "StepFailed",
+    "Unreadable",
+    "Zygotes",
+    "carry_out",
+    "confine",
+    "detect",
+    "look",
+    "report",
+]

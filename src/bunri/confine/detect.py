@@ -1,0 +1,53 @@
+"""Runs in: the monitor. What this host can do, found by trying each thing in a process of its own.
+
+The caller may have threads, whose locks a fork would copy: so a fresh interpreter does the trying (`_probe.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import msgspec
+
+from bunri.errors import HostError
+from bunri.plan.host import Host
+
+_WITHIN = 30  # seconds
+_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PROBE = os.path.join(_FOLDER, "confine", "_probe.py")
+
+_seen: dict[tuple[int, int], Host] = {}
+
+
+def detect() -> Host:
+    """The host, as this process and its user see it now; tried once per process.
+
+    HostError where no interpreter can be started to try.
+    """
+    key = os.getpid(), os.geteuid()
+    if key not in _seen:
+        _seen[key] = _ask_fresh_interpreter()
+    return _seen[key]
+
+
+def _ask_fresh_interpreter() -> Host:
+    import subprocess  # not for zygotes, which load this module too
+
+    command = [sys.executable, "-I", "-S", "-B", _PROBE, _FOLDER]
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_WITHIN, env=kept, cwd="/"
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HostError(
+            f"what this host can do was to be tried by {sys.executable!r}, and that failed: {error}",
+            remedy="Run the program with an interpreter that its own user can execute",
+        ) from error
+    if done.returncode != 0:
+        text = done.stderr.decode(errors="replace").strip()
+        raise HostError(
+            f"trying what this host can do ended with {done.returncode}:\n{text}", remedy="Please report this"
+        )
+    return msgspec.json.decode(done.stdout, type=Host)
