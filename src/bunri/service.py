@@ -1,0 +1,72 @@
+"""Runs in: every process. `Service`: an object whose methods a worker may call if, and only if, it was handed that object."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from bunri.errors import UsageError
+from bunri.wire import Limits, check_annotated
+from bunri.wire.bounds import parse_size
+from bunri.wire.contract import BUILTIN_EXCEPTIONS
+from bunri.wire.registry import Family, register_base
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Service(ABC):
+    """Subclass it twice: the interface, in the messages of the program, and its implementation, in the monitor.
+
+    A worker that was handed the implementation under the interface's annotation may call exactly the interface's public methods.
+
+        class Login(bunri.Service):
+            @bunri.limit(calls=3)
+            async def password(self, user: str, password: bunri.Secret) -> "Files | None": ...
+    """
+
+    def __init_subclass__(cls, *, _bunri_stub: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not _bunri_stub and not _is_implementation(cls):
+            check_annotated(cls, Service)
+
+
+register_base(Service, Family.SERVICE)
+
+
+def _is_implementation(cls: type) -> bool:
+    """Only an interface, directly below Service, is a contract; what its subclass adds is never called from outside."""
+    return not any(base is Service for base in cls.__bases__)
+
+
+def limit(*, calls: int | None = None, concurrent: int | None = None, size: str | int | None = None) -> Callable[[F], F]:
+    """Bound a service's method, per object: `calls` in all, `concurrent` at one time, `size` of one call's arguments ("64K", bytes).
+
+    Going over `calls` or `size` ends the worker; over `concurrent`, calls wait their turn. Without it an `async def` method runs one at a time.
+    """
+    for name, value in (("calls", calls), ("concurrent", concurrent)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise UsageError(f"limit({name}={value!r}): a whole number of at least 1 is meant")
+    bytes_ = parse_size(size) if isinstance(size, str) else size
+
+    def mark(method: F) -> F:
+        method._bunri_limits = Limits(calls, concurrent, bytes_)  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
+def raises(*types: type[Exception]) -> Callable[[F], F]:
+    """Declare the exceptions of a method that cross as themselves: dataclasses (fields checked) or builtins (their text only)."""
+    for cls in types:
+        if not (isinstance(cls, type) and issubclass(cls, Exception)):
+            raise UsageError(f"raises({cls!r}): an exception class is meant")
+        if not dataclasses.is_dataclass(cls) and cls not in BUILTIN_EXCEPTIONS:
+            raise UsageError(f"raises({cls.__qualname__}): its fields are not declared, so they cannot be checked. Make it a @dataclass")
+
+    def mark(method: F) -> F:
+        method._bunri_raises = types  # type: ignore[attr-defined]
+        return method
+
+    return mark

@@ -1,0 +1,395 @@
+"""Runs in: every process; pure. What a class exports: its public methods, numbered, each with the two ways of its messages.
+
+The annotated class is the contract (API decision 4). Both sides build it from the same class definition: the numbers on the wire are places in
+these tables, and nothing else that arrives is ever looked up.
+
+A sender reads its own message with the receiver's decoder before it goes out: what would end the sender as a protocol error is its
+own `UsageError` first, with the path of the value.
+"""
+
+from __future__ import annotations
+
+import builtins
+import collections.abc
+import dataclasses
+import functools
+import hashlib
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from enum import Enum
+from types import FunctionType
+from typing import Any, Final
+
+import msgspec
+
+from bunri.errors import ProtocolError, UsageError
+from bunri.text import printable
+from bunri.wire import bounds
+from bunri.wire.bounds import Fault
+from bunri.wire.handles import Sink, Source
+from bunri.wire.registry import Base, Family, HandleKind, base_of
+from bunri.wire.shapes import Shape, shape_of
+
+_ENCODE = msgspec.msgpack.Encoder().encode
+_STREAMS: Final = {
+    collections.abc.Iterator: "sync", collections.abc.Iterable: "sync", collections.abc.Generator: "sync",
+    collections.abc.AsyncIterator: "async", collections.abc.AsyncIterable: "async", collections.abc.AsyncGenerator: "async",
+}  # fmt: skip
+
+Blobs = Sequence[tuple[int, Any]]
+
+
+class Kind(Enum):
+    """How a method answers."""
+
+    PLAIN = "def"
+    ASYNC = "async def"
+    STREAM = "def -> Iterator"
+    ASYNC_STREAM = "-> AsyncIterator"
+
+    def __init__(self, spelling: str) -> None:
+        self.is_stream = spelling.startswith("-") or "Iterator" in spelling
+        self.is_async = spelling.startswith(("async", "->"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What `bunri.limit` says of a service's method: calls in all, at one time, and bytes of one call's arguments."""
+
+    calls: int | None = None
+    concurrent: int | None = None
+    size: int | None = None
+
+
+class _Message:
+    """One direction of a method: a value of a shape, as bytes and back. A faulty value of our own is a UsageError, one that came a ProtocolError."""
+
+    def __init__(self, shape: Shape, where: str, blobs: tuple[tuple[int, type], ...]) -> None:
+        self._to, self._back = shape.to, shape.back
+        self._decode = msgspec.msgpack.Decoder(shape.wire).decode
+        self._where = where
+        self._blobs = blobs
+
+    def encode(self, value: Any, sink: Sink | None) -> tuple[bytes, Blobs]:
+        blobs: Blobs = ()
+        try:
+            if self._blobs:
+                value, blobs = self._take_blobs(value)
+            body = _ENCODE(value if self._to is None else self._to(value, sink))
+            if len(body) > bounds.ITEMS:
+                bounds.scan(body)
+            wire = self._decode(body)
+            if self._back is not None and sink is None:
+                self._back(wire, None)
+        except Fault as fault:
+            raise UsageError(f"{self._where}: {fault} - at `${fault.path}`") from None
+        except (msgspec.MsgspecError, UnicodeError, OverflowError, TypeError, RecursionError) as fault:
+            raise UsageError(f"{self._where}: {fault}") from None
+        return body, blobs
+
+    def decode(self, body: bytes, source: Source | None, blobs: dict[int, bytes] | None) -> Any:
+        try:
+            if len(body) > bounds.ITEMS:
+                bounds.scan(body)
+            wire = self._decode(body)
+            value = wire if self._back is None else self._back(wire, source)
+            if source is not None:
+                source.finish()
+        except Fault as fault:
+            self._refuse(source, f"{fault} - at `${fault.path}`")
+        except (msgspec.MsgspecError, UnicodeError, OverflowError, ValueError, RecursionError) as fault:
+            self._refuse(source, str(fault))
+        except ProtocolError:
+            if source is not None:
+                source.close_unclaimed()
+            raise
+        return self._put_blobs(value, blobs) if blobs else value
+
+    def _refuse(self, source: Source | None, text: str) -> typing.NoReturn:
+        if source is not None:
+            source.close_unclaimed()
+        raise ProtocolError(f"{self._where}: {printable(text, limit=500)}") from None
+
+    def _take_blobs(self, value: Any) -> tuple[Any, Blobs]:
+        """Large bytes out of the value, an empty one in their place."""
+        taken: list[tuple[int, Any]] = []
+        for position, kind in self._blobs:
+            data = value[position] if isinstance(value, tuple) else value
+            if isinstance(data, bytes | bytearray | memoryview) and len(data) >= bounds.BLOB:
+                taken.append((position, data))
+                empty = kind(b"")
+                value = (*value[:position], empty, *value[position + 1 :]) if isinstance(value, tuple) else empty
+        return value, taken
+
+    def _put_blobs(self, value: Any, blobs: dict[int, bytes]) -> Any:
+        kinds = dict(self._blobs)
+        for position, data in blobs.items():
+            there = value[position] if isinstance(value, tuple) and position < len(value) else value
+            if position not in kinds or there is None or len(there):
+                raise ProtocolError(f"{self._where}: large bytes for argument {position}, which takes none")
+            made = data if kinds[position] is bytes else kinds[position](data)
+            value = (*value[:position], made, *value[position + 1 :]) if isinstance(value, tuple) else made
+        return value
+
+
+class MethodContract:
+    """One exported method. Numbers are places in `Contract.methods`."""
+
+    def __init__(self, cls: type, name: str, function: FunctionType, number: int) -> None:
+        self.number = number
+        self.name = name
+        self._where = f"{cls.__qualname__}.{name}"
+        self._signature = _own_parameters(function)
+        hints = _hints(cls, function, self._where)
+        self.kind, result = _kind_of(function, hints.get("return", type(None)), self._where)
+        shapes = [shape_of(hints[p], f"{self._where}({p})") for p in self._signature.parameters]
+        if name == "__init__":
+            result = type(None)
+        elif any(HandleKind.MAPPED in s.kinds for s in shapes):
+            raise UsageError(f"{self._where}: a Mapped can only be handed to a constructor, which maps it before any code of the worker runs")
+        answer = shape_of(result, f"{self._where} -> result")
+        if HandleKind.MAPPED in answer.kinds:
+            raise UsageError(f"{self._where}: a Mapped cannot be returned: a mapping from a worker is never shared")
+        self.handle_kinds_down = frozenset().union(*(s.kinds for s in shapes)) if shapes else frozenset[HandleKind]()
+        self.handle_kinds_up = answer.kinds
+        self.sends_handles = bool(self.handle_kinds_down - {HandleKind.SECRET})
+        self.returns_handles = bool(self.handle_kinds_up - {HandleKind.SECRET})
+        self.service_types = tuple(dict.fromkeys(c for s in (*shapes, answer) for c in s.services))
+        self.limits: Limits | None = getattr(function, "_bunri_limits", None)
+        self._raises = _Exceptions(getattr(function, "_bunri_raises", ()), self._where)
+        arguments = _arguments_shape(shapes)
+        blobs = tuple((i, s.blob) for i, s in enumerate(shapes) if s.blob is not None)
+        self._arguments = _Message(arguments, self._where, blobs)
+        self._result = _Message(answer, f"{self._where} -> result", ((0, answer.blob),) if answer.blob is not None else ())
+        self._keyword_only = tuple(p.name for p in self._signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
+        self._count = len(self._signature.parameters)
+        self._first_keyword = self._count - len(self._keyword_only)
+        self.spelling = f"{name}: {self.kind.value} ({arguments.spelling}) -> {answer.spelling} raises {self._raises.spelling}"
+        # Bound once: a call goes through these without another look-up.
+        self.encode_arguments = self._arguments.encode
+        self.decode_arguments = self._arguments.decode
+        self.encode_result = self._result.encode
+        self.decode_result = self._result.decode
+        self.encode_item = self._result.encode
+        self.decode_item = self._result.decode
+        self.encode_exception = self._raises.encode
+        self.decode_exception = self._raises.decode
+
+    def __repr__(self) -> str:
+        return f"<{self._where} #{self.number}>"
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """All arguments in the order of the parameters, defaults filled in. UsageError for a call that does not fit."""
+        if not kwargs and not self._keyword_only and len(args) == self._count:
+            return args
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as fault:
+            raise UsageError(f"{self._where}{self._signature}: {fault}") from None
+        bound.apply_defaults()
+        return tuple(bound.arguments.values())
+
+    def positional(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Of a canonical tuple, what is passed by position."""
+        return args if not self._keyword_only else args[: self._first_keyword]
+
+    def keywords(self, args: tuple[Any, ...]) -> dict[str, Any]:
+        """Of a canonical tuple, what can only be passed by name."""
+        if not self._keyword_only:
+            return {}
+        return dict(zip(self._keyword_only, args[self._first_keyword :], strict=True))
+
+
+class _Exceptions:
+    """The exceptions that `bunri.raises` declares, by number."""
+
+    def __init__(self, types: tuple[type[Exception], ...], where: str) -> None:
+        self._types = types
+        self._shapes = [_exception_shape(cls, where) for cls in types]
+        self._messages = [_Message(shape, f"{where} raises", ()) for shape in self._shapes]
+        self.spelling = str([shape.spelling for shape in self._shapes])
+
+    def encode(self, fault: BaseException) -> bytes | None:
+        """The message for a declared exception; None for any other."""
+        for number, cls in enumerate(self._types):
+            if type(fault) is cls:
+                body, _ = self._messages[number].encode(fault, None)
+                return bytes([number]) + body
+        return None
+
+    def decode(self, body: bytes) -> BaseException:
+        """The exception that came. ProtocolError for a number that is not declared."""
+        if not body or body[0] >= len(self._messages):
+            raise ProtocolError("an exception that the method does not declare")
+        made: BaseException = self._messages[body[0]].decode(body[1:], None, None)
+        return made
+
+
+def _exception_shape(cls: type[Exception], where: str) -> Shape:
+    if dataclasses.is_dataclass(cls):
+        return shape_of(cls, f"{where} raises {cls.__qualname__}")
+    return Shape(cls.__qualname__, str, lambda fault, sink: str(fault)[:4096].encode("utf-8", "replace").decode(), lambda text, source: cls(text))
+
+
+def _arguments_shape(shapes: list[Shape]) -> Shape:
+    """The canonical tuple of arguments as one shape."""
+    converts = [(i, s) for i, s in enumerate(shapes) if s.to is not None]
+    backs = [(i, s) for i, s in enumerate(shapes) if s.back is not None]
+
+    def to(args: Any, sink: Any) -> Any:
+        made = list(args)
+        for i, shape in converts:
+            try:
+                made[i] = shape.to(made[i], sink)  # type: ignore[misc]
+            except Fault as fault:
+                raise Fault(str(fault), f"[{i}]{fault.path}") from None
+        return made
+
+    def back(args: Any, source: Any) -> Any:
+        made = list(args)
+        for i, shape in backs:
+            try:
+                made[i] = shape.back(made[i], source)  # type: ignore[misc]
+            except Fault as fault:
+                raise Fault(str(fault), f"[{i}]{fault.path}") from None
+        return tuple(made)
+
+    wire: Any = tuple[tuple(s.wire for s in shapes)] if shapes else tuple[()]
+    return Shape(", ".join(s.spelling for s in shapes), wire, to if converts else None, back if backs else None)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contract:
+    """What a class exports."""
+
+    cls: type
+    methods: tuple[MethodContract, ...]
+    init: MethodContract
+    service_contracts: tuple[Contract, ...]
+    fingerprint: bytes
+
+
+_contracts: dict[type, Contract] = {}
+
+
+def contract_of(cls: type) -> Contract:
+    """The contract of a compartment or a service interface, made once. UsageError for what cannot be checked."""
+    found = _contracts.get(cls)
+    if found is None:
+        found = _contracts[cls] = _make_contract(cls)
+    return found
+
+
+def _make_contract(cls: type) -> Contract:
+    base = base_of(cls)
+    if base is None:
+        raise UsageError(f"{cls.__qualname__} is neither a compartment nor a service")
+    found = _exported(cls, base)
+    methods = tuple(MethodContract(cls, name, function, number) for number, (name, function) in enumerate(sorted(found.items())))
+    init = MethodContract(cls, "__init__", _init_of(cls, base), 0)
+    services = _services_of(cls, (*methods, init))
+    digest = hashlib.sha256(repr([m.spelling for m in (*methods, init)]).encode())
+    for service in services:
+        digest.update(service.fingerprint)
+    return Contract(cls, methods, init, services, digest.digest())
+
+
+def _services_of(cls: type, methods: tuple[MethodContract, ...]) -> tuple[Contract, ...]:
+    """The interfaces that the methods name, and those that these name, in the order they are met."""
+    names: dict[type, None] = {}
+    todo = [annotation for m in methods for annotation in m.service_types]
+    while todo:
+        service = todo.pop(0)
+        if service in names or service is cls:
+            continue
+        names[service] = None
+        base = base_of(service)
+        assert base is not None
+        for name, function in sorted(_exported(service, base).items()):
+            todo += MethodContract(service, name, function, 0).service_types
+    return tuple(contract_of(service) for service in names)
+
+
+def _no_parameters(self: object) -> None:
+    """The `__init__` of a class that has none."""
+
+
+def _init_of(cls: type, base: Base) -> FunctionType:
+    function = cls.__init__
+    return function if isinstance(function, FunctionType) and base.family is Family.COMPARTMENT else typing.cast(FunctionType, _no_parameters)
+
+
+def _exported(cls: type, base: Base) -> dict[str, FunctionType]:
+    """The public methods of a class and its bases below the framework's."""
+    found: dict[str, FunctionType] = {}
+    for ancestor in reversed(cls.__mro__):
+        if not issubclass(ancestor, base.cls) or ancestor is base.cls:
+            continue
+        for name, value in vars(ancestor).items():
+            if name.startswith("_") or name in base.reserved:
+                continue
+            if isinstance(value, FunctionType):
+                found[name] = value
+            else:
+                found.pop(name, None)
+    return found
+
+
+def check_annotated(cls: type, base: type) -> None:
+    """At class definition: every exported method says what it takes and gives. UsageError naming the first that does not."""
+    registered = base_of(cls)
+    assert registered is not None
+    for name, value in vars(cls).items():
+        if name.startswith("_") and name != "__init__":
+            continue
+        if isinstance(value, staticmethod | classmethod | property) and name not in registered.reserved:
+            kind = type(value).__name__
+            raise UsageError(f"{cls.__qualname__}.{name} is a {kind}, which cannot be called over the wire. Make it a method, or name it _{name}")
+        if isinstance(value, FunctionType) and name not in registered.reserved:
+            _check_function(cls, name, value)
+
+
+def _check_function(cls: type, name: str, function: FunctionType) -> None:
+    where = f"{cls.__qualname__}.{name}"
+    if dataclasses.is_dataclass(cls) and name == "__init__":
+        return
+    for parameter in _own_parameters(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise UsageError(f"{where}: *{parameter.name} has no fixed number of values to check. Take a list, or a dict")
+        if parameter.annotation is parameter.empty:
+            raise UsageError(f"{where}({parameter.name}) has no annotation, and the annotations are the contract. Write {parameter.name}: its type")
+    if name != "__init__" and "return" not in function.__annotations__:
+        raise UsageError(f"{where} does not say what it returns. Write -> its type, or -> None")
+
+
+@functools.lru_cache(maxsize=None)
+def _own_parameters(function: FunctionType) -> inspect.Signature:
+    signature = inspect.signature(function)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def _hints(cls: type, function: FunctionType, where: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except NameError as fault:
+        raise UsageError(
+            f"{where}: the annotation {fault.name!r} is not defined in {function.__module__} at run time. "
+            f"Import it outside of `if TYPE_CHECKING:`"
+        ) from None
+    except TypeError as fault:
+        raise UsageError(f"{where}: an annotation that is no type: {fault}") from None
+
+
+def _kind_of(function: FunctionType, result: Any, where: str) -> tuple[Kind, Any]:
+    flavour = _STREAMS.get(typing.get_origin(result))
+    if flavour is not None:
+        item = typing.get_args(result)[0]
+        return (Kind.STREAM if flavour == "sync" else Kind.ASYNC_STREAM), item
+    return (Kind.ASYNC if inspect.iscoroutinefunction(function) else Kind.PLAIN), result
+
+
+BUILTIN_EXCEPTIONS: Final = frozenset(
+    value for value in vars(builtins).values() if isinstance(value, type) and issubclass(value, Exception)
+)
+Decorated = typing.TypeVar("Decorated", bound=Callable[..., Any])
