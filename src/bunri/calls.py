@@ -1,0 +1,153 @@
+"""Runs in: monitor and worker. A call in flight as a value: `Call`, `call`, `map`, `deadline`.
+
+The method says what is done, the caller says how it waits. A `Call` is a `concurrent.futures.Future` that can also be
+awaited; it has begun when it was made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import contextvars
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from typing import Any, ParamSpec, TypeVar, overload
+
+from bunri.errors import DeadlineExceeded, UsageError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+A = TypeVar("A")
+
+_deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("bunri_deadline", default=None)
+
+
+class Call(concurrent.futures.Future[R], Awaitable[R]):
+    """A call that has begun. `result()` waits on this thread, `await` on the running loop.
+
+    `cancel()` stops the work: a worker in a `def` method is killed, an `async def` method is cancelled there and has
+    one second.
+    """
+
+    # What drives the call forward while this thread waits in result(); None where somebody else does.
+    _drive: Callable[[float | None], None] | None = None
+    _stop: Callable[[], None] | None = None
+
+    def attach(
+        self, *, drive: Callable[[float | None], None] | None = None, stop: Callable[[], None] | None = None
+    ) -> None:
+        """For whoever made the Call: what moves it forward in `result()`, what stops the work in `cancel()`."""
+        self._drive = drive if drive is not None else self._drive
+        self._stop = stop if stop is not None else self._stop
+
+    def result(self, timeout: float | None = None) -> R:
+        """The method's result, or its exception. `timeout` in seconds; TimeoutError leaves the call running."""
+        self._wait_here(timeout)
+        return super().result(0 if self._drive is not None and timeout is None else timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The method's exception, or None. `timeout` as for `result`."""
+        self._wait_here(timeout)
+        return super().exception(0 if self._drive is not None and timeout is None else timeout)
+
+    def cancel(self) -> bool:
+        """Stop the work. False when it has already ended."""
+        if self.done():
+            return self.cancelled()
+        stop = self._stop
+        with self._condition:
+            if self._state not in ("PENDING",):
+                return self._state in ("CANCELLED", "CANCELLED_AND_NOTIFIED")
+        done = super().cancel()
+        if done and stop is not None:
+            stop()
+        return done
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return asyncio.wrap_future(self).__await__()
+
+    def _wait_here(self, timeout: float | None) -> None:
+        if self._drive is not None and not self.done():
+            self._drive(timeout)
+
+
+@overload
+def call(method: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
+@overload
+def call(method: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
+def call(method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Call[Any]:
+    """Begin a call of a stub's method and return at once.
+
+    Works for `def` and `async def` methods alike. UsageError for anything that is not a method of a stub, and for
+    streams.
+    """
+    submit = getattr(method, "_bunri_submit", None)
+    if submit is not None:
+        return submit(*args, **kwargs)  # type: ignore[no-any-return]
+    contract = getattr(method, "_bunri_method", None)
+    target = getattr(getattr(method, "__self__", None), "_bunri_target", None)
+    if contract is None or target is None:
+        raise UsageError(
+            f"bunri.call takes a method of a stub, as bunri.call(worker.thumbnail, photo); {method!r} is none. "
+            f"Pass the method itself, without calling it"
+        )
+    if contract.kind.is_stream:
+        raise UsageError(f"{contract.name} is a stream: iterate over it instead of calling it through bunri.call")
+    return target.submit(contract, args, kwargs)  # type: ignore[no-any-return]
+
+
+def map(method: Callable[[A], R], items: Iterable[A], /) -> Iterator[Call[R]]:
+    """Call a stub's method for each item; the Calls come back in order, each as soon as it has ended.
+
+    At most twice the pool's size are begun ahead of the one waited for. A failure is the failure of that one Call.
+    """
+    target = getattr(getattr(method, "__self__", None), "_bunri_target", None)
+    ahead = 2 * getattr(target, "size", 64)
+    begun: deque[Call[R]] = deque()
+    source = iter(items)
+    try:
+        for item in source:
+            begun.append(call(method, item))
+            if len(begun) >= ahead:
+                yield _ended(begun.popleft())
+        while begun:
+            yield _ended(begun.popleft())
+    finally:
+        for left in begun:
+            left.cancel()
+
+
+def _ended(begun: Call[R]) -> Call[R]:
+    begun.exception()
+    return begun
+
+
+@contextlib.contextmanager
+def deadline(seconds: float) -> Generator[None]:
+    """All calls in the block, also nested ones, end within `seconds`; what has not answered by then is stopped.
+
+    Raises DeadlineExceeded from the call. An inner deadline can only be earlier than an outer one.
+    """
+    if not seconds > 0:
+        raise UsageError(f"a deadline lies in the future: deadline({seconds!r}) does not. Give seconds above 0")
+    outer = _deadline.get()
+    until = time.monotonic() + seconds
+    token = _deadline.set(until if outer is None else min(until, outer))
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def current_deadline() -> float | None:
+    """The earliest deadline around this code, on time.monotonic's clock, or None."""
+    return _deadline.get()
+
+
+def refuse_if_past() -> None:
+    """DeadlineExceeded when the deadline around this code has passed."""
+    until = _deadline.get()
+    if until is not None and time.monotonic() >= until:
+        raise DeadlineExceeded("the deadline around this call had already passed; nothing was sent")

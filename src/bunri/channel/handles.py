@@ -1,0 +1,141 @@
+"""Runs in: monitor and worker. Handles of one message as descriptors and numbers (THREATS 12, 18, 19).
+
+Outwards a descriptor is duplicated; a regular file is opened anew on a file description of its own, because offset and flags of a shared one
+are the other side's to change. Inwards every descriptor is looked at before anything is done with it: its kind, its way of access, its
+file system. What does not fit closes all that came with the message.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import socket
+import stat
+from collections.abc import Callable
+from typing import Any
+
+from bunri.channel.link import close_all
+from bunri.errors import ProtocolError
+from bunri.handles import File, Mapped, refuse_directory
+from bunri.kernel import descriptors as fds
+from bunri.policy import Access
+from bunri.wire import Contract, contract_of
+from bunri.wire.bounds import Fault
+from bunri.wire.registry import HandleKind
+
+_PSEUDO = frozenset(
+    {0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x65735546, 0x6165676C}
+)  # proc sysfs cgroup cgroup2 fuse pstore
+_ADDRESS_FAMILIES = frozenset({socket.AF_UNIX, socket.AF_INET, socket.AF_INET6})
+_STREAMS = frozenset({socket.SOCK_STREAM, socket.SOCK_SEQPACKET})
+
+
+class OutgoingHandles:
+    """The handles of one message that is being encoded. `number_of` gives an object's number on this channel."""
+
+    def __init__(self, number_of: Callable[[Any, Contract], int]) -> None:
+        self.descriptors: list[int] = []
+        self._number_of = number_of
+
+    def add_descriptor(self, handle: Any, kind: HandleKind) -> Any:
+        if kind in (HandleKind.SOCKET, HandleKind.DATAGRAM):
+            is_stream = handle.type in _STREAMS
+            if is_stream is (kind is HandleKind.DATAGRAM):
+                raise Fault(
+                    "a datagram socket where a stream is declared, or the other way round (Annotated[socket.socket, bunri.Datagram])"
+                )
+        else:
+            refuse_directory(handle.fileno())
+        self.descriptors.append(_own_copy(handle.fileno()))
+        index = len(self.descriptors) - 1
+        if kind is HandleKind.MAPPED:
+            return (index, handle.length, int(handle.access is Access.WRITE))
+        return index
+
+    def add_service(self, service: Any, interface: type) -> int:
+        return self._number_of(service, contract_of(interface))
+
+
+def _own_copy(fd: int) -> int:
+    """A descriptor of the same file that shares no offset, where that can be."""
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_APPEND)
+        try:
+            return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC | os.O_NOCTTY)
+        except (
+            OSError
+        ):  # deleted, a memfd that is sealed, or no /proc here: then the description is shared, as documented
+            pass
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
+
+
+class IncomingHandles:
+    """The handles of one message that is being decoded. `service_of` gives the object of a number."""
+
+    def __init__(
+        self, descriptors: list[int], service_of: Callable[[int, Contract], Any], *, trusted: bool = False
+    ) -> None:
+        self._left: list[int | None] = list(descriptors)
+        self._service_of = service_of
+        self._trusted = trusted
+
+    def descriptor(self, told: Any, kind: HandleKind) -> Any:
+        index = told[0] if kind is HandleKind.MAPPED else told
+        if index >= len(self._left) or (number := self._left[index]) is None:
+            raise ProtocolError(f"handle {index}, which did not come, or stands twice")
+        if kind is HandleKind.MAPPED:
+            return self._map(index, number, told[1], Access.WRITE if told[2] else Access.READ)
+        # The worker trusts the monitor, and its filter knows neither statfs nor readlink: there fstat is enough.
+        found = fds.kind_of_mode(os.fstat(number).st_mode) or "anonymous" if self._trusted else fds.kind_of(number)
+        if kind is HandleKind.FILE:
+            self._check_file(number, found)
+            self._left[index] = None
+            return File(number)
+        if found != "socket":
+            raise ProtocolError(f"a {found} where a socket is declared")
+        self._left[index] = None
+        return _socket_of(number, datagram=kind is HandleKind.DATAGRAM)
+
+    def service(self, number: int, interface: type) -> Any:
+        return self._service_of(number, contract_of(interface))
+
+    def finish(self) -> None:
+        left = [number for number in self._left if number is not None]
+        if left:
+            self.close_unclaimed()
+            raise ProtocolError(f"{len(left)} descriptors that no value of the message names")
+
+    def close_unclaimed(self) -> None:
+        close_all([number for number in self._left if number is not None])
+        self._left.clear()
+
+    def _check_file(self, number: int, found: str) -> None:
+        if found in ("directory", "socket") or (not self._trusted and fds.access_of(number) == "path"):
+            raise ProtocolError(f"a {found} descriptor where a File is declared")
+        if not self._trusted and fds.filesystem_magic(number) in _PSEUDO:
+            raise ProtocolError("a file of a pseudo file system (proc, sysfs, cgroup, fuse) from a worker")
+
+    def _map(self, index: int, number: int, length: int, access: Access) -> Mapped:
+        if not self._trusted:
+            raise ProtocolError("a mapping from a worker")
+        protection = mmap.PROT_READ if access is Access.READ else mmap.PROT_READ | mmap.PROT_WRITE
+        mapping = mmap.mmap(number, length, mmap.MAP_SHARED, protection)
+        self._left[index] = None
+        os.close(number)
+        return Mapped.from_mapping(mapping, access)
+
+
+def _socket_of(number: int, *, datagram: bool) -> socket.socket:
+    """A socket whose family and type were read from the kernel, each by a call the filter lets through."""
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=number)  # named, so that Python asks nothing
+    try:
+        family = probe.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
+        kind = probe.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+        protocol = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL)
+    finally:
+        probe.detach()
+    if family not in _ADDRESS_FAMILIES or (kind in _STREAMS) is datagram:
+        os.close(number)
+        raise ProtocolError(f"a socket of family {family} and type {kind}, which is not what is declared")
+    return socket.socket(family, kind, protocol, fileno=number)

@@ -1,0 +1,92 @@
+"""Runs in: monitor and worker. Packets, with and without descriptors, over one SEQPACKET socket.
+
+The worker's side reads and writes with read(2) and write(2), which its filter need not look into; only where a
+signature carries descriptors it uses recvmsg(2) and sendmsg(2).
+The monitor's side never waits for a worker in a send. It asks for descriptors only where the contract lets some come
+up, and then closes everything that came when a packet is not what it should be (THREATS 18).
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import select
+import socket
+from collections.abc import Sequence
+
+from bunri.errors import ProtocolError
+from bunri.wire.frames import LARGEST_PACKET, MOST_DESCRIPTORS
+
+_DESCRIPTOR_SPACE = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
+_ROOM = LARGEST_PACKET + 1  # one more than allowed, so that a longer packet shows
+
+
+class Link:
+    """One end of the socket."""
+
+    def __init__(self, sock: socket.socket, *, takes: bool, gives: bool) -> None:
+        """`takes`: descriptors may arrive; `gives`: descriptors may be sent."""
+        self.sock = sock
+        self.number = sock.fileno()
+        self._takes = takes
+        self._gives = gives
+
+    def receive(self) -> tuple[bytes, list[int]]:
+        """Wait for one packet. Empty bytes: the end, or a packet of no bytes, which is the same to us (THREATS 21)."""
+        if not self._takes:
+            return os.read(self.number, _ROOM), []
+        return self._receive_with_descriptors(0)
+
+    def receive_now(self) -> tuple[bytes, list[int]] | None:
+        """One packet if there is one; None otherwise."""
+        try:
+            if not self._takes:
+                return self.sock.recv(_ROOM, socket.MSG_DONTWAIT), []
+            return self._receive_with_descriptors(socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+
+    def send(self, packet: bytes | bytearray, descriptors: Sequence[int] = ()) -> None:
+        """Send, waiting for room. For the worker's side."""
+        if descriptors:
+            socket.send_fds(self.sock, [packet], list(descriptors), socket.MSG_NOSIGNAL)
+        else:
+            os.write(self.number, packet)
+
+    def send_now(self, packet: bytes | bytearray, descriptors: Sequence[int] = ()) -> bool:
+        """Send if there is room; False if there is none. For the monitor's side."""
+        try:
+            if descriptors:
+                socket.send_fds(self.sock, [packet], list(descriptors), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+            else:
+                self.sock.send(packet, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        return True
+
+    def wait(self, *, for_room: bool) -> None:
+        """Wait until a packet can be read, or (with `for_room`) sent."""
+        poll = select.poll()
+        poll.register(self.number, select.POLLIN | (select.POLLOUT if for_room else 0))
+        poll.poll()
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def _receive_with_descriptors(self, flags: int) -> tuple[bytes, list[int]]:
+        data, control, seen, _ = self.sock.recvmsg(_ROOM, _DESCRIPTOR_SPACE, flags | socket.MSG_CMSG_CLOEXEC)
+        numbers = array.array("i")
+        for level, kind, payload in control:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
+        descriptors = numbers.tolist()
+        if seen & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+            close_all(descriptors)
+            raise ProtocolError("a packet, or its descriptors, was longer than the protocol allows")
+        return data, descriptors
+
+
+def close_all(descriptors: Sequence[int]) -> None:
+    """Close each."""
+    for number in descriptors:
+        os.close(number)

@@ -1,0 +1,360 @@
+"""Runs in: the worker. Its side of the conversation: the compartment's methods are served here, one thing at a time.
+
+`def` methods run one by one in the order they came. `async def` methods run on the worker's loop, together. While the
+worker waits for a service's answer in a blocking way it serves nothing: calls that come meanwhile stand in the queue,
+which is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, NoReturn, cast
+
+from bunri.calls import Call
+from bunri.channel import faults
+from bunri.channel.arena import Arena
+from bunri.channel.conversation import Blocks, Conversation, Outgoing
+from bunri.channel.handles import IncomingHandles, OutgoingHandles
+from bunri.channel.link import Link
+from bunri.channel.streams import Outflow
+from bunri.channel.target import make_stub, target_of
+from bunri.errors import ProtocolError, UsageError
+from bunri.wire import Contract, Kind, MethodContract
+from bunri.wire.frames import FrameKind, Message
+from bunri.wire.handles import Sink, Source
+
+_FLUSH_AFTER = 0.0005  # seconds: answers of quick calls share a packet, those of slow ones do not wait
+
+
+class WorkerSide(Conversation):
+    """The worker's end. It ends with `os._exit` when the monitor is gone: there is nobody to tell."""
+
+    is_worker = True
+
+    def __init__(self, link: Link, arena: Arena | None, contract: Contract, make: Callable[..., Any]) -> None:
+        super().__init__(link, arena)
+        self._contract = contract
+        self._make = make
+        self._object: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._stubs: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._received: dict[int, int] = {}  # service number -> how often it came
+        self._dropped: list[int] = []  # numbers whose stub the collector took
+        self._last_flush = 0.0
+        self._thread = threading.get_ident()
+
+    # the loops -----------------------------------------------------------------------------------------------------
+
+    def run(self, loop: asyncio.AbstractEventLoop | None) -> NoReturn:
+        """Serve until the monitor ends it."""
+        self._loop = loop
+        if loop is None:
+            while True:
+                self.read_one()
+                self.work()
+        asyncio.set_event_loop(loop)
+        loop.add_reader(self.link.number, self._on_readable)
+        loop.run_forever()
+        os._exit(0)
+
+    def _on_readable(self) -> None:
+        self.read_one()
+        self.work()
+
+    def read_one(self) -> None:
+        """Wait for one packet and take it."""
+        packet, descriptors = self.link.receive()
+        if not packet:
+            os._exit(0)
+        self.feed(packet, descriptors)
+
+    def work(self) -> None:
+        """Serve the calls that stand in the queue."""
+        while self.waiting:
+            message, descriptors = self.waiting.popleft()
+            self._serve(message, descriptors)
+            now = time.monotonic()
+            if now - self._last_flush > _FLUSH_AFTER:
+                self._last_flush = now
+                self.flush()
+        self.flush()
+
+    # serving -------------------------------------------------------------------------------------------------------
+
+    def _serve(self, message: Message, descriptors: list[int]) -> None:
+        if message.kind is FrameKind.START:
+            self._start(message, descriptors)
+            return
+        if message.obj or message.method >= len(self._contract.methods):
+            raise ProtocolError(f"a call of method {message.method} of object {message.obj}")
+        method = self._contract.methods[message.method]
+        try:
+            args = method.decode_arguments(message.body, self.source(descriptors), self.blobs_of(message))
+            result = getattr(self._object, method.name)(*method.positional(args), **method.keywords(args))
+            if method.kind is Kind.PLAIN:
+                self._answer(message.call, method, result)
+            elif method.kind is Kind.STREAM:
+                self._give(message.call, method, result)
+            else:
+                self._begin_task(message.call, method, result)
+        except ProtocolError:
+            raise
+        except BaseException as fault:
+            self._refuse(message.call, method, fault)
+
+    def _start(self, message: Message, descriptors: list[int]) -> None:
+        init = self._contract.init
+        try:
+            args = init.decode_arguments(message.body, self.source(descriptors), self.blobs_of(message))
+            self._object = self._make(*init.positional(args), **init.keywords(args))
+            self._answer(message.call, init, None)
+        except ProtocolError:
+            raise
+        except BaseException as fault:
+            self._refuse(message.call, init, fault)
+            self.flush()
+            os._exit(1)
+
+    def _answer(self, call: int, method: MethodContract, value: Any) -> None:
+        sink = self.sink() if method.returns_handles else None
+        body, blobs = method.encode_result(value, sink)
+        self.post(FrameKind.REPLY, body, call=call, sink=sink, blobs=blobs)
+
+    def _refuse(self, call: int, method: MethodContract, fault: BaseException) -> None:
+        declared = method.encode_exception(fault)
+        if declared is not None:
+            self.post(FrameKind.RAISED, declared, call=call)
+        elif isinstance(fault, asyncio.CancelledError):
+            self.post(FrameKind.ERROR, faults.cancelled(), call=call)
+        else:
+            self.post(FrameKind.ERROR, faults.describe(fault), call=call)
+
+    # streams -------------------------------------------------------------------------------------------------------
+
+    def _give(self, call: int, method: MethodContract, items: Iterator[Any]) -> None:
+        flow = self.outflows[call] = Outflow()
+        try:
+            for item in items:
+                self._give_one(call, method, flow, item)
+                while not (flow.may_send or flow.closed):
+                    self.flush()
+                    self.read_one()
+                if flow.closed:
+                    break
+        finally:
+            del self.outflows[call]
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+        self.post(FrameKind.END, call=call)
+
+    def _give_one(self, call: int, method: MethodContract, flow: Outflow, item: Any) -> None:
+        sink = self.sink() if method.returns_handles else None
+        body, blobs = method.encode_item(item, sink)
+        self.post(FrameKind.ITEM, body, call=call, sink=sink, blobs=blobs)
+        flow.sent(len(body) + sum(len(data) for _, data in blobs))
+
+    async def _give_async(self, call: int, method: MethodContract, items: AsyncIterator[Any]) -> None:
+        flow = self.outflows[call] = Outflow()
+        news = asyncio.Event()
+        flow.wake = news.set
+        try:
+            async for item in items:
+                self._give_one(call, method, flow, item)
+                self.flush()
+                while not (flow.may_send or flow.closed):
+                    news.clear()
+                    await news.wait()
+                if flow.closed:
+                    break
+        finally:
+            del self.outflows[call]
+            close = getattr(items, "aclose", None)
+            if close is not None:
+                await close()
+        self.post(FrameKind.END, call=call)
+
+    # tasks ---------------------------------------------------------------------------------------------------------
+
+    def _begin_task(self, call: int, method: MethodContract, result: Any) -> None:
+        assert self._loop is not None
+        self._tasks[call] = self._loop.create_task(self._run_task(call, method, result))
+
+    async def _run_task(self, call: int, method: MethodContract, result: Any) -> None:
+        try:
+            if method.kind is Kind.ASYNC_STREAM:
+                await self._give_async(call, method, result)
+            else:
+                self._answer(call, method, await result)
+        except BaseException as fault:
+            self._refuse(call, method, fault)
+        finally:
+            del self._tasks[call]
+        self.flush()
+
+    def cancel(self, number: int) -> None:
+        task = self._tasks.get(number)
+        if task is not None:
+            task.cancel()
+
+    # calls of services ---------------------------------------------------------------------------------------------
+
+    def wait_for(self, out: Outgoing) -> Any:
+        """Send and wait for the answer, serving nothing meanwhile."""
+        self.wait_until_done(out)
+        return out.outcome()
+
+    def wait_until_done(self, out: Outgoing) -> None:
+        self.flush()
+        while not out.done:
+            self.read_one()
+
+    def withdraw(self, out: Outgoing) -> None:
+        """The caller no longer wants the answer."""
+        if out.number in self.pending:
+            self.post(FrameKind.CANCEL, call=out.number)
+            self.flush()
+
+    def refuse_other_threads(self) -> None:
+        if threading.get_ident() != self._thread:
+            raise UsageError(
+                "a thread of a worker cannot call a service: hand the work to the main thread, which makes the call"
+            )
+
+    # handles -------------------------------------------------------------------------------------------------------
+
+    def sink(self) -> Sink:
+        return OutgoingHandles(self._original)
+
+    def source(self, descriptors: list[int]) -> Source:
+        return IncomingHandles(descriptors, self.service, trusted=True)
+
+    def _original(self, stub: object, interface: Contract) -> int:
+        """The number of a service's stub that is sent home."""
+        target = target_of(stub)
+        if not isinstance(target, RemoteService) or target.side is not self:
+            raise UsageError(
+                "a worker has no services of its own to hand out: only a stub that it was handed can be sent home"
+            )
+        return target.number
+
+    def service(self, number: int, interface: Contract) -> Any:
+        """The stub of a service that the monitor has sent, the same for the same number."""
+        stub = cast(Any, self._stubs.get(number))
+        if stub is None:
+            remote = RemoteService(self, number, interface)
+            stub = make_stub(interface.cls, interface, remote)
+            self._stubs[number] = stub
+            weakref.finalize(stub, self._dropped.append, number)
+        self._received[number] = self._received.get(number, 0) + 1
+        return stub
+
+    def _release_dropped(self) -> None:
+        while self._dropped:
+            number = self._dropped.pop()
+            if number not in self._stubs:
+                self.post(FrameKind.RELEASE, obj=number, call=self._received.pop(number, 0))
+
+    def push(self, packet: bytes | bytearray, descriptors: Sequence[int]) -> bool:
+        self.link.send(packet, descriptors)
+        return True
+
+    def flush(self) -> bool:
+        if self._dropped:
+            self._release_dropped()
+        return super().flush()
+
+    def release(self, obj: int, count: int) -> None:
+        raise ProtocolError("the monitor holds no objects of a worker")
+
+    def control(self, message: Message) -> None:
+        raise ProtocolError(f"a {message.kind.name} message to a worker")
+
+    def who(self) -> str:
+        return "the monitor"
+
+
+class RemoteService:
+    """What stands behind a service's stub in the worker."""
+
+    def __init__(self, side: WorkerSide, number: int, interface: Contract) -> None:
+        self.side = side
+        self.number = number
+        self._interface = interface
+
+    def describe(self) -> str:
+        return f"service {self.number}"
+
+    def invoke(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.side.refuse_other_threads()
+        return self.side.wait_for(self.side.begin(self.number, method, method.bind(args, kwargs), blocks=Blocks.YES))
+
+    def submit(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
+        side = self.side
+        side.refuse_other_threads()
+        call: Call[Any] = Call()
+        out = side.begin(self.number, method, method.bind(args, kwargs), call=call)
+        call.attach(stop=lambda: side.withdraw(out))
+        call.attach(drive=lambda timeout: side.wait_until_done(out))
+        side.flush()
+        return call
+
+    def iterate(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+        side = self.side
+        side.refuse_other_threads()
+        out = side.begin(self.number, method, method.bind(args, kwargs), blocks=Blocks.YES)
+        flow = out.inflow
+        assert flow is not None
+        side.flush()
+        try:
+            while True:
+                while not flow.items and not flow.ended:
+                    side.flush()
+                    side.read_one()
+                if not flow.items:
+                    break
+                item, credit = flow.take()
+                if credit and not flow.ended:
+                    side.post(FrameKind.CREDIT, method=credit, call=out.number)
+                yield item
+        finally:
+            if not flow.ended:
+                side.post(FrameKind.CLOSE, call=out.number)
+                side.flush()
+        if flow.error is not None:
+            raise flow.error
+
+    async def iterate_async(
+        self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AsyncIterator[Any]:
+        side = self.side
+        out = side.begin(self.number, method, method.bind(args, kwargs))
+        flow = out.inflow
+        assert flow is not None
+        news = asyncio.Event()
+        flow.wake = news.set
+        side.flush()
+        try:
+            while True:
+                while not flow.items and not flow.ended:
+                    news.clear()
+                    await news.wait()
+                if not flow.items:
+                    break
+                item, credit = flow.take()
+                if credit and not flow.ended:
+                    side.post(FrameKind.CREDIT, method=credit, call=out.number)
+                    side.flush()
+                yield item
+        finally:
+            if not flow.ended:
+                side.post(FrameKind.CLOSE, call=out.number)
+                side.flush()
+        if flow.error is not None:
+            raise flow.error

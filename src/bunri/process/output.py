@@ -1,0 +1,81 @@
+"""Runs in: the monitor, on the supervisor's thread. What a process prints, as lines of the monitor's log (THREATS 25).
+
+A worker's descriptors 1 and 2 are one pipe. Its lines are hostile text: each is cut, escaped, and prefixed from the
+monitor's own state. A worker that prints without end is read on (else it would stop), but only so many lines a second
+are logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+
+from bunri.text import printable
+
+_LONGEST_LINE = 2000  # characters
+_PER_SECOND = 200  # lines
+_PIECE = 65536
+
+
+class Output:
+    """One pipe and its logger."""
+
+    def __init__(self, number: int, logger: logging.Logger, prefix: str, forget: Callable[[int], None]) -> None:
+        """`forget` is told the descriptor before it is closed."""
+        self.number = number
+        self._forget = forget
+        self._logger = logger
+        self._prefix = prefix
+        self._rest = b""
+        self._second = 0
+        self._lines = 0
+        self._dropped = 0
+
+    def drain(self) -> None:
+        """Log what is there, without waiting. At the end of the pipe it closes itself."""
+        if self.number < 0:
+            return
+        try:
+            data = os.read(self.number, _PIECE)
+        except BlockingIOError:
+            return
+        if not data:
+            self.close()
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > _LONGEST_LINE:
+            lines.append(self._rest)
+            self._rest = b""
+        for line in lines:
+            self._log(line)
+
+    def close(self) -> None:
+        """Log what is left and close the pipe."""
+        if self.number < 0:
+            return
+        if self._rest:
+            self._log(self._rest)
+            self._rest = b""
+        self._tell_dropped()
+        self._forget(self.number)
+        os.close(self.number)
+        self.number = -1
+
+    def _log(self, line: bytes) -> None:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._tell_dropped()
+            self._second, self._lines = second, 0
+        self._lines += 1
+        if self._lines > _PER_SECOND:
+            self._dropped += 1
+            return
+        text = printable(line.decode("utf-8", "backslashreplace"), limit=_LONGEST_LINE)
+        self._logger.warning("%s%s", self._prefix, text)
+
+    def _tell_dropped(self) -> None:
+        if self._dropped:
+            self._logger.warning("%s[%d more lines in one second were not logged]", self._prefix, self._dropped)
+            self._dropped = 0

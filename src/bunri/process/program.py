@@ -1,0 +1,419 @@
+"""Runs in: the monitor. All that one program has of zygotes: a base, a role per module, a template per policy.
+
+A monitor has one `Program`, made at the first start. A forked child of the monitor has none: what it inherited is not
+its own, and it makes a new one when it starts a worker itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from typing import Final
+
+from bunri.compartment import Compartment, defined_in
+from bunri.confine import _hooks, detect
+from bunri.errors import HostError, UsageError
+from bunri.kernel import sockets
+from bunri.plan.host import Host, UserNamespaces
+from bunri.policy import Policy, User, UserKind
+from bunri.process import here, paths
+from bunri.process.messages import Ended, IdMap, MakeRole, Message, RoleReady
+from bunri.process.output import Output
+from bunri.process.supervisor import Supervisor
+from bunri.process.templates import TemplateHandle
+from bunri.process.users import DynamicUsers
+from bunri.process.zygotes import Zygote, died
+from bunri.wire import contract_of
+
+log = logging.getLogger("bunri")
+
+DEATHS = 5  # by signal, within WITHIN seconds: then the class's zygotes are executed afresh (THREATS 8)
+WITHIN = 60.0
+LONGEST_BACK_OFF = 32.0  # seconds
+MOST_FRESH_STARTS = 10
+
+_KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY", "TZ")
+_ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+def allowed_environment() -> dict[str, str]:
+    """What a worker sees of the monitor's environment: language and time zone (DESIGN 3.4)."""
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return {**kept, **_ONE_THREAD}
+
+
+class Program:
+    """The zygotes of this process."""
+
+    def __init__(self) -> None:
+        self.host: Host = detect()
+        self.supervisor = Supervisor()
+        self.users = DynamicUsers(self.host.mapped_uids) if self.host.is_root else None
+        self.lock = threading.RLock()
+        self._roles: dict[str, Role] = {}
+        self._bases: list[Base] = []
+        self._deaths: dict[str, deque[float]] = {}
+        self._last_death: dict[str, float] = {}
+        self._back_off: dict[str, int] = {}
+        self.environment = allowed_environment()
+        self.pid = os.getpid()
+
+    def role_for(self, cls: type[Compartment]) -> Role:
+        """The role zygote of the module that defines the class; asked for, perhaps not there yet."""
+        with self.lock:
+            role = self._roles.get(cls.__module__)
+            if role is None or role.ended or role.failure is not None or cls.__qualname__ not in role.names:
+                role = self._roles[cls.__module__] = self._make_role(cls)
+            return role
+
+    def _make_role(self, cls: type[Compartment]) -> Role:
+        ref = paths.module_of(cls.__module__, cls.__qualname__)
+        compartments = {n: c for n, c in defined_in(cls.__module__).items() if "<locals>" not in n}
+        search = paths.search_path()
+        if self.host.is_root:
+            paths.refuse_writable_by_others(tuple(dict.fromkeys((*search, *paths.own_path()))))
+        base = self._base()
+        role = Role(self, base, cls.__module__, tuple(compartments))
+        ids, why = self._ids_of(list(compartments.values()), search)
+        role.rights = why
+        role.mapped = ids is not None
+        base.make(role, MakeRole(0, ref, search, tuple(compartments), allowed_environment(), ids))
+        return role
+
+    def _base(self) -> Base:
+        if self._bases and not self._bases[-1].ended:
+            return self._bases[-1]
+        base = Base(self)
+        self._bases.append(base)
+        return base
+
+    def _ids_of(self, compartments: list[type[Compartment]], search: tuple[str, ...]) -> tuple[IdMap | None, str]:
+        """The user namespace of a root-started role, or why it keeps its rights."""
+        if self.users is None:
+            return None, ""
+        if self.host.user_namespaces is not UserNamespaces.FULL:
+            return None, "the role zygote keeps root's rights: this host has no usable user namespaces"
+        if not paths.readable_by_everyone((*search, *paths.own_path())):
+            return None, "the role zygote keeps root's rights: only root can read the folders on sys.path"
+        uids: dict[int, int] = dict(self.users.blocks())
+        gids = dict(uids)
+        for cls in compartments:
+            reason = _needs_root(cls.policy)
+            if reason:
+                return None, f"the role zygote keeps root's rights: {cls.__qualname__} {reason}"
+            _add_users(cls.policy, uids, gids)
+        uid = self.users.take()
+        return IdMap(tuple(sorted(uids.items())), tuple(sorted(gids.items())), uid), ""
+
+    # deaths --------------------------------------------------------------------------------------------------------
+
+    def note_death(self, module: str) -> None:
+        """A worker died by a signal that nobody here sent. Many such deaths are somebody's experiments on one memory
+        layout."""
+        now = time.monotonic()
+        with self.lock:
+            deaths = self._deaths.setdefault(module, deque(maxlen=DEATHS))
+            deaths.append(now)
+            self._last_death[module] = now
+            if len(deaths) < DEATHS or now - deaths[0] > WITHIN:
+                return
+            deaths.clear()
+            self._back_off[module] = self._back_off.get(module, 0) + 1
+            role = self._roles.pop(module, None)
+        log.warning(
+            "%d workers of %s died by signals within %.0f s: its zygotes are executed afresh, and starts are held back",
+            DEATHS,
+            module,
+            WITHIN,
+        )
+        if role is not None:
+            role.retire()
+        with self.lock:
+            self._bases.append(Base(self))
+
+    def held_back(self, module: str) -> float:
+        """Seconds that the next start of the module's classes has to wait. HostError when there were too many deaths.
+
+        A minute without a death by signal, and all is forgotten."""
+        with self.lock:
+            count = self._back_off.get(module, 0)
+            if count and time.monotonic() - self._last_death[module] > WITHIN:
+                del self._back_off[module]
+                return 0.0
+        if count > MOST_FRESH_STARTS:
+            raise HostError(
+                f"workers of {module} died by signals {count * DEATHS} times, in {count} fresh layouts: no more are started for now",
+                layer="zygote",
+                remedy=f"Look at what they were fed; starts are allowed again after {WITHIN:.0f} quiet seconds",
+            )
+        return min(0.05 * 2**count, LONGEST_BACK_OFF) if count else 0.0
+
+    def forgive(self) -> None:
+        """Forget the deaths so far. For an operator who knows what they were, and for tests."""
+        with self.lock:
+            self._deaths.clear()
+            self._back_off.clear()
+
+    # the end -------------------------------------------------------------------------------------------------------
+
+    def forget(self, role: Role) -> None:
+        with self.lock:
+            if self._roles.get(role.module) is role:
+                del self._roles[role.module]
+
+    def close(self) -> None:
+        """End every zygote and worker, and the supervisor."""
+        with self.lock:
+            for base in self._bases:
+                base.drop()
+            for role in list(self._roles.values()):
+                role.drop()
+            self._roles.clear()
+        for base in self._bases:
+            base.wait()
+        self.supervisor.stop()
+        if self.users is not None:
+            self.users.close()
+
+    def close_in_child(self) -> None:
+        """In a forked child: let go of what is the parent's, without a word to anybody."""
+        self.supervisor.close_descriptors()
+        for base in self._bases:
+            base.close_in_child()
+        for role in self._roles.values():
+            role.close_in_child()
+            for template in role.templates.values():
+                template.close_in_child()
+        if self.users is not None:
+            self.users.close()
+
+
+class Base(Zygote):
+    """The base zygote: a fresh interpreter."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__(program, "the base zygote")
+        if not sys.executable:
+            raise UsageError(
+                "sys.executable is empty, so bunri cannot start a fresh interpreter. Set it to the path of python"
+            )
+        own_namespace = not program.host.is_root and program.host.user_namespaces is UserNamespaces.FULL
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        boot = os.path.join(os.path.dirname(__file__), "_boot.py")
+        arguments = [str(self.hand_over()), "own" if own_namespace else "none", *paths.own_path()]
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-B", boot, *arguments],
+            stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, pass_fds=(self.hand_over(),),
+            env=allowed_environment(), cwd="/", start_new_session=True,
+        )  # fmt: skip
+        os.close(writer)
+        os.set_blocking(reader, False)
+        self._output = Output(reader, logging.getLogger("bunri.zygote"), "", program.supervisor.remove)
+        program.supervisor.add(reader, self._output.drain)
+        self.handed_over()
+        monitor = os.pidfd_open(os.getpid())
+        sockets.send(self._control, b"m", [monitor])
+        os.close(monitor)
+        self._roles: dict[int, Role] = {}
+        self._number = 0
+
+    def make(self, role: Role, request: MakeRole) -> None:
+        """Ask for a role zygote."""
+        self._number += 1
+        role.number = self._number
+        self._roles[role.number] = role
+        numbered = MakeRole(
+            role.number, request.module, request.path, request.compartments, request.environment, request.ids
+        )
+        self.say(numbered, [role.hand_over()])
+        role.handed_over()
+
+    def on_message(self, message: Message, descriptors: list[int]) -> bool:
+        if isinstance(message, Ended):
+            role = self._roles.pop(message.number, None)
+            if role is not None:
+                role.hear()
+                role.end()
+        return False
+
+    def on_end(self) -> None:
+        for role in list(self._roles.values()):
+            role.fail(self.failure or died(self.what))
+            role.hear()
+            role.end()
+        self._roles.clear()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+
+    def wait(self) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+
+
+class Role(Zygote):
+    """The zygote of one module."""
+
+    def __init__(self, program: Program, base: Base, module: str, names: tuple[str, ...]) -> None:
+        super().__init__(program, f"the zygote of {module}")
+        self.base = base
+        self.module = module
+        self.names = names
+        self.number = 0
+        self.pid = 0
+        self.rights = ""  # why it kept root's, for the reports
+        self.mapped = False  # it lives in a user namespace of its own making
+        self.ready = threading.Event()
+        self.templates: dict[tuple[type[Compartment], Policy], TemplateHandle] = {}
+        self._all: dict[int, TemplateHandle] = {}
+        self._templates = 0
+        self._retired = False
+
+    def template_for(self, cls: type[Compartment], policy: Policy) -> TemplateHandle:
+        """The template of a class's policy; asked for, perhaps not there yet. UsageError, HostError from planning."""
+        key = (cls, policy)
+        with self.program.lock:
+            template = self.templates.get(key)
+            if template is not None and not template.ended and template.failure is None:
+                return template
+            self._templates += 1
+            template = TemplateHandle(self.program, self, self._templates, cls, policy)
+            self.templates[key] = template
+            self._all[template.number] = template
+            template.ask()
+            return template
+
+    def on_message(self, message: Message, descriptors: list[int]) -> bool:
+        if isinstance(message, RoleReady):
+            self.pid = message.pid
+            self._compare(message.fingerprints)
+            self.ready.set()
+        elif isinstance(message, Ended):
+            template = self._all.pop(message.number, None)
+            if template is not None:
+                template.hear()
+                template.end()
+        return False
+
+    def _compare(self, fingerprints: tuple[bytes, ...]) -> None:
+        classes = defined_in(self.module)
+        for name, theirs in zip(self.names, fingerprints, strict=True):
+            if contract_of(classes[name]).fingerprint != theirs:
+                self.fail(
+                    UsageError(
+                        f"{name} is another class in the zygote than here: its module changed on disk since it was imported. Restart the program"
+                    )
+                )
+                self.end()
+                return
+
+    def retire(self) -> None:
+        """No new workers; it goes when its last one has."""
+        self._retired = True
+        self.end_if_idle()
+
+    def end_if_idle(self) -> None:
+        if self._retired and not any(template.workers for template in self._all.values()):
+            self.drop()
+
+    def forget_template(self, template: TemplateHandle) -> None:
+        with self.program.lock:
+            self._all.pop(template.number, None)
+            for key in [k for k, t in self.templates.items() if t is template]:
+                del self.templates[key]
+
+    def on_end(self) -> None:
+        self.ready.set()
+        cause = self.failure or self.base.failure or died(self.what)
+        for template in list(self._all.values()):
+            template.hear()
+            template.fail(cause)
+            template.end()
+        self.program.forget(self)
+
+
+def _needs_root(policy: Policy) -> str:
+    if policy.capabilities:
+        return "is granted capabilities of the host"
+    user = policy.user
+    if (
+        getattr(user, "kind", None) is UserKind.SAME
+        or getattr(user, "uid", None) == 0
+        or getattr(user, "name", None) == "root"
+    ):
+        return "runs as root's user"
+    return ""
+
+
+def _add_users(policy: Policy, uids: dict[int, int], gids: dict[int, int]) -> None:
+    """The ids that the policy names, or, where they are a hole, all but root's."""
+    from bunri.process.identity import resolve
+
+    if not hasattr(policy.user, "kind"):
+        uids.clear()
+        gids.clear()
+        uids[1] = gids[1] = 0xFFFFFFFE
+        return
+    if 1 in uids:
+        return
+    assert isinstance(policy.user, User)
+    ids = resolve(policy.user, None)
+    if ids is None:
+        return
+    uids.setdefault(ids.uid, 1)
+    for gid in (ids.gid, *ids.groups):
+        if gid:
+            gids.setdefault(gid, 1)
+
+
+_current: Program | None = None
+_making = threading.Lock()
+
+
+def current() -> Program:
+    """This process's Program, made at the first use. UsageError in a zygote or a worker."""
+    global _current
+    if here.kind() is not here.Kind.MONITOR:
+        raise UsageError(
+            "a worker was started while its module was being imported in a zygote. Put the program's own part under\n"
+            '    if __name__ == "__main__":\n'
+            "        main()"
+        )
+    with _making:
+        if _current is None:
+            _current = Program()
+            atexit.register(close)
+        return _current
+
+
+def close() -> None:
+    """End all zygotes and workers of this process."""
+    global _current
+    with _making:
+        program, _current = _current, None
+    if program is not None and program.pid == os.getpid():
+        program.close()
+
+
+def _in_forked_child() -> None:
+    global _current, _making
+    _making = threading.Lock()
+    program, _current = _current, None
+    if program is not None:
+        program.close_in_child()
+
+
+def _take_user_for_life() -> tuple[int, int]:
+    """A dynamic uid for a process that confines itself, and the descriptor whose lock reserves it."""
+    users = DynamicUsers(detect().mapped_uids)
+    return users.take_for_life()
+
+
+_hooks.register(_hooks.Hooks(close, _take_user_for_life))
+os.register_at_fork(after_in_child=_in_forked_child)

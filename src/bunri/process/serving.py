@@ -1,0 +1,519 @@
+"""Runs in: the monitor. Its side of one worker's conversation: calls into the worker, and services that the worker
+was handed.
+
+Who reads the channel: the loop that started the worker; without a loop, the thread that is inside a call to it; and
+while there are only Calls that no thread waits for, the supervisor. A direct call from a second thread waits its turn.
+
+Everything that comes from the worker is hostile. A ProtocolError, a limit that is exceeded, a service that raises
+Misbehaved: the worker is killed, with that as the cause, and every call in it fails. What is decided is decided from
+what stands here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bunri.calls import Call, current_deadline, refuse_if_past
+from bunri.channel.arena import Arena
+from bunri.channel.conversation import Blocks, Conversation, Outgoing
+from bunri.channel.link import Link
+from bunri.errors import BunriError, DeadlineExceeded, ProtocolError, UsageError
+from bunri.process.services import Services
+from bunri.wire import Kind, MethodContract
+from bunri.wire.frames import FrameKind, Message
+from bunri.wire.handles import Sink, Source
+
+if TYPE_CHECKING:
+    from bunri.process.life import Worker
+
+DEFAULT_DEADLINE = 60.0  # seconds, of a `def` call into a worker (THREATS 23)
+CANCEL_GRACE = 1.0  # seconds in which an `async def` method may obey its cancellation
+WINDOW = 1024  # calls on the wire; further ones wait here
+MOST_UNREAD = 4096  # packets that a worker leaves unread before it is ended
+
+serving: contextvars.ContextVar[tuple[MonitorSide, ...]] = contextvars.ContextVar("bunri_serving", default=())
+"""Workers that are blocked on the service whose code is running: none of them can answer a call."""
+
+
+class MonitorSide(Conversation):
+    """The monitor's end of one worker's channel."""
+
+    def __init__(self, link: Link, arena: Arena | None, worker: Worker, loop: asyncio.AbstractEventLoop | None) -> None:
+        super().__init__(link, arena)
+        self.worker = worker
+        self.loop = loop
+        self.services = Services(self)
+        self.open = False  # the worker was looked at: packets may go to it
+        self.watched = False
+        self._turn = threading.RLock()  # whoever reads
+        self._background = False  # the supervisor reads
+        self._later: deque[Callable[[], None]] = deque()  # calls beyond the window
+        self._over: BaseException | None = None
+        self._writing = False  # the loop waits for room
+
+    # calls ---------------------------------------------------------------------------------------------------------
+
+    def invoke(self, obj: int, method: MethodContract, args: tuple[Any, ...]) -> Any:
+        """Call and wait on this thread."""
+        self._refuse_blocking(method)
+        if self.loop is not None:
+            return self.submit(obj, method, args).result()
+        refuse_if_past()
+        with self._turn:
+            out = self.begin(obj, method, args, blocks=Blocks.YES)
+            self._time(out)
+            self.drive(out)
+        return out.outcome()
+
+    def submit(self, obj: int, method: MethodContract, args: tuple[Any, ...]) -> Call[Any]:
+        """Call, and do not wait."""
+        refuse_if_past()
+        self._refuse_served(method)
+        call: Call[Any] = Call()
+        if self.loop is not None and _running_loop() is not self.loop:
+            if _running_loop() is not None:
+                raise UsageError(
+                    f"{self.who()} was started on another event loop. Start a worker on the loop that uses it"
+                )
+            until = self._until(method)
+            self.loop.call_soon_threadsafe(self._begin_later, obj, method, args, call, until)
+            return call
+        if self.loop is None:
+            call.attach(drive=lambda timeout: self._drive_call(call, timeout))
+        self._begin_later(obj, method, args, call, self._until(method))
+        if self.loop is None:
+            self.read_in_background()
+        return call
+
+    def iterate(self, obj: int, method: MethodContract, args: tuple[Any, ...]) -> Stream:
+        """Start a stream that is read on this thread."""
+        self._refuse_blocking(method)
+        if self.loop is not None:
+            raise UsageError(
+                f"{self.who()} was started on an event loop: declare {method.name} as AsyncIterator to stream from it there"
+            )
+        refuse_if_past()
+        out = self.begin(obj, method, args)
+        self._time(out)
+        self.flush()
+        return Stream(self, out)
+
+    def iterate_async(self, obj: int, method: MethodContract, args: tuple[Any, ...]) -> AsyncStream:
+        """Start a stream that is read on the running loop."""
+        self._refuse_served(method)
+        if self.loop is None or _running_loop() is not self.loop:
+            raise UsageError(
+                f"{method.name} streams on the event loop that started {self.who()}. Start the worker there"
+            )
+        refuse_if_past()
+        out = self.begin(obj, method, args)
+        self._time(out)
+        self.flush()
+        return AsyncStream(self, out)
+
+    def _begin_later(
+        self, obj: int, method: MethodContract, args: tuple[Any, ...], call: Call[Any], until: float | None
+    ) -> None:
+        with self.state:
+            if self._later or (self._over is None and len(self.pending) >= WINDOW):
+                self._later.append(lambda: self._begin_now(obj, method, args, call, until))
+            else:
+                self._begin_now(obj, method, args, call, until)
+
+    def _begin_now(
+        self, obj: int, method: MethodContract, args: tuple[Any, ...], call: Call[Any], until: float | None
+    ) -> None:
+        with self.state:
+            try:
+                out = self.begin(obj, method, args, call=call)
+            except BunriError as fault:
+                _fail(call, fault)
+                return
+            call.attach(stop=lambda: self.stop(out))
+            out.until = until
+            self.watch()
+            if len(self.pending) == 1 or self.loop is not None:
+                self.flush()
+
+    def _refuse_blocking(self, method: MethodContract) -> None:
+        if _running_loop() is not None:
+            raise UsageError(
+                f"calling {method.name} here would block the event loop, and with it every other session. "
+                f"Write: await bunri.call(worker.{method.name}, ...)"
+            )
+        self._refuse_served(method)
+
+    def _refuse_served(self, method: MethodContract) -> None:
+        self.worker.refuse_fork()
+        if self in serving.get():
+            raise UsageError(
+                f"{self.who()} is blocked in the service call that this code answers: calling its {method.name} would wait for ever. "
+                f"Return the answer first, or make the worker's call with bunri.call"
+            )
+
+    def begin(
+        self,
+        obj: int,
+        method: MethodContract,
+        args: tuple[Any, ...],
+        *,
+        blocks: Blocks = Blocks.NO,
+        call: Call[Any] | None = None,
+        kind: FrameKind = FrameKind.CALL,
+    ) -> Outgoing:
+        with self.state:
+            if self._over is not None:
+                raise self._over
+            return super().begin(obj, method, args, blocks=blocks, call=call, kind=kind)
+
+    def end_with(self, error: BaseException) -> None:
+        """The worker is reaped: every call that waits gets the error, and every call to come."""
+        with self.state:
+            self._over = error
+            later, self._later = self._later, deque()
+        self.end_all(error)
+        for begin in later:
+            begin()
+
+    # time ----------------------------------------------------------------------------------------------------------
+
+    def _until(self, method: MethodContract) -> float | None:
+        around = current_deadline()
+        if around is not None or method.kind is not Kind.PLAIN:
+            return around
+        return time.monotonic() + DEFAULT_DEADLINE
+
+    def _time(self, out: Outgoing) -> None:
+        out.until = self._until(out.method)
+        if not self.watched:
+            self.watch()
+
+    def watch(self) -> None:
+        if not self.watched:
+            self.watched = True
+            self.worker.program.supervisor.watch(self)
+
+    def tick(self, now: float) -> bool:
+        """Look at the clocks of the calls in flight, on the supervisor's thread."""
+        with self.state:
+            outs = list(self.pending.values())
+        if self.open and self.backlog and self.loop is None:
+            self.flush()
+        for out in outs:
+            if out.begun is None:
+                out.begun, out.cpu = now, self.worker.cpu_clock()
+            if out.until is not None and now >= out.until:
+                self._expire(out, now)
+                continue
+            self.worker.check_budget(out, now)
+        return bool(outs)
+
+    def _expire(self, out: Outgoing, now: float) -> None:
+        name = out.method.name
+        ended = out.done
+        out.end(
+            None,
+            DeadlineExceeded(f"{self.who()} had not answered {name} when its deadline passed; the work was stopped"),
+        )
+        if ended or not out.method.kind.is_async:
+            self.worker.kill(f"{name} was over its deadline")
+            return
+        self._cancel_there(out, now)
+
+    def stop(self, out: Outgoing) -> None:
+        """The caller no longer wants the answer: stop the work (API decision 7)."""
+        if out.number not in self.pending:
+            return
+        if not out.method.kind.is_async:
+            self.worker.kill(f"{out.method.name} was cancelled")
+        elif self.loop is not None and _running_loop() is not self.loop:
+            self.loop.call_soon_threadsafe(self._cancel_there, out, time.monotonic())
+        else:
+            self._cancel_there(out, time.monotonic())
+
+    def _cancel_there(self, out: Outgoing, now: float) -> None:
+        with self.state:
+            out.done = True
+            out.until = now + CANCEL_GRACE
+            self.post(FrameKind.CANCEL, call=out.number)
+            self.watch()
+        self.flush()
+
+    # reading -------------------------------------------------------------------------------------------------------
+
+    def drive(self, out: Outgoing) -> None:
+        """Read on this thread until the call has its answer. Ctrl-C stops the work."""
+        try:
+            self.drive_until(lambda: out.done)
+        except BaseException:
+            self.stop(out)
+            raise
+
+    def drive_until(self, done: Callable[[], bool]) -> None:
+        """Read on this thread, and serve, until `done`."""
+        with self._turn:
+            if self._background:
+                self._background = False
+                self.worker.program.supervisor.remove(self.link.number)
+            try:
+                self.flush()
+                self.services.work()
+                while not done():
+                    if self.worker.is_over:
+                        self.worker.wait_over()
+                        continue
+                    self._read_one()
+            finally:
+                if self.pending and not self.worker.is_over:
+                    self.read_in_background()
+
+    def _read_one(self) -> None:
+        if self.open and self.backlog:
+            self.link.wait(for_room=True)
+            self.flush()
+            self.read_now()
+            return
+        try:
+            self._take(*self.link.receive())
+        except (ProtocolError, ConnectionError) as fault:
+            self.broken(fault)
+
+    def read_now(self) -> None:
+        """Take one packet if there is one."""
+        try:
+            packet = self.link.receive_now()
+            if packet is not None:
+                self._take(*packet)
+        except (ProtocolError, ConnectionError) as fault:
+            self.broken(fault)
+
+    def _take(self, packet: bytes, descriptors: list[int]) -> None:
+        if not packet:
+            self._stop_reading()
+            self.worker.on_closed()
+            return
+        self.feed(packet, descriptors)
+        while self._later and len(self.pending) < WINDOW:
+            self._later.popleft()()
+        if self.backlog or self._batch:
+            self.flush()
+        if not self.worker.program.supervisor.is_current:
+            self.services.work()
+
+    @contextlib.contextmanager
+    def answering(self, blocked: bool) -> Generator[None]:
+        """Around a service's code: whether the worker can answer a call meanwhile is remembered with the context."""
+        if not blocked:
+            yield
+            return
+        token = serving.set((*serving.get(), self))
+        try:
+            yield
+        finally:
+            serving.reset(token)
+
+    def broken_quietly(self) -> None:
+        """The worker is reaped: nothing more will come."""
+        self._stop_reading()
+
+    def release_resources(self) -> None:
+        """Close the channel and unmap the arena, once nobody reads. The supervisor never waits for a reader: it comes
+        again."""
+        if not self._turn.acquire(blocking=False):
+            supervisor = self.worker.program.supervisor
+            supervisor.run_at(time.monotonic() + 0.05, self.release_resources)
+            return
+        try:
+            with self.state:
+                self.link.close()
+                if self.arena is not None:
+                    self.arena.close()
+                    self.arena = None
+        finally:
+            self._turn.release()
+
+    def broken(self, fault: Exception) -> None:
+        """The worker broke the protocol, or its end of the channel is gone. Either way it ends (THREATS 21)."""
+        self._stop_reading()
+        if isinstance(fault, ProtocolError):
+            self.worker.kill(str(fault), fault)
+        else:
+            self.worker.on_closed()
+
+    def on_loop_readable(self) -> None:
+        """One packet a turn, so that no worker keeps the loop to itself."""
+        self.read_now()
+
+    def _drive_call(self, call: Call[Any], timeout: float | None) -> None:
+        until = None if timeout is None else time.monotonic() + timeout
+        if until is None and not self.worker.program.supervisor.is_current:
+            self._refuse_blocking_result()
+            self.drive_until(call.done)
+
+    def _refuse_blocking_result(self) -> None:
+        if _running_loop() is not None:
+            raise UsageError("result() here would block the event loop. Write: await call")
+
+    def read_in_background(self) -> None:
+        """Nobody is inside a call: let the supervisor read the answers."""
+        with self.state:
+            if self._background or self.worker.is_over:
+                return
+            self._background = True
+        self.worker.program.supervisor.add(self.link.number, self._read_for_supervisor)
+
+    def _read_for_supervisor(self) -> None:
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
+            if self._background:
+                self.read_now()
+                if not self.pending:
+                    self._stop_reading()
+        finally:
+            self._turn.release()
+
+    def _stop_reading(self) -> None:
+        if self._background:
+            self._background = False
+            self.worker.program.supervisor.remove(self.link.number)
+        if self.loop is not None and not self.loop.is_closed():
+            if _running_loop() is self.loop:
+                self.loop.remove_reader(self.link.number)
+                self.loop.remove_writer(self.link.number)
+            else:
+                self.loop.call_soon_threadsafe(self.loop.remove_reader, self.link.number)
+
+    # what this side decides ----------------------------------------------------------------------------------------
+
+    def push(self, packet: bytes | bytearray, descriptors: Sequence[int]) -> bool:
+        if not self.open:
+            return False
+        try:
+            if self.link.send_now(packet, descriptors):
+                return True
+        except (BrokenPipeError, ConnectionError):
+            return True  # it is gone, and its end is being noticed elsewhere; the packet has nobody to go to
+        if self.backlog > MOST_UNREAD:
+            self.worker.kill(f"it left {MOST_UNREAD} packets unread")
+        elif self.loop is not None and not self._writing and _running_loop() is self.loop:
+            self._writing = True
+            self.loop.add_writer(self.link.number, self._on_room)
+        return False
+
+    def _on_room(self) -> None:
+        if self.flush() and self.loop is not None:
+            self._writing = False
+            self.loop.remove_writer(self.link.number)
+
+    def who(self) -> str:
+        return self.worker.describe()
+
+    def sink(self) -> Sink:
+        return self.services.sink()
+
+    def source(self, descriptors: list[int]) -> Source:
+        return self.services.source(descriptors)
+
+    def cancel(self, number: int) -> None:
+        self.services.cancel(number)
+
+    def release(self, obj: int, count: int) -> None:
+        self.services.release(obj, count)
+
+    def control(self, message: Message) -> None:
+        if message.kind is FrameKind.READY:
+            self.worker.on_ready()
+        elif message.kind is FrameKind.FAILED:
+            self.worker.on_failed(message.body)
+        else:
+            raise ProtocolError(f"a {message.kind.name} message from a worker")
+
+
+class Stream(Iterator[Any]):
+    """The items of a stream, read on the calling thread. It holds its worker until it is exhausted or closed."""
+
+    def __init__(self, side: MonitorSide, out: Outgoing) -> None:
+        self._side = side
+        self._out = out
+        assert out.inflow is not None
+        self._inflow = out.inflow
+
+    def __next__(self) -> Any:
+        flow = self._inflow
+        if not flow.items and not flow.ended:
+            self._side.drive_until(lambda: bool(flow.items) or flow.ended)
+        if flow.items:
+            item, credit = flow.take()
+            if credit and not flow.ended:
+                self._side.post(FrameKind.CREDIT, method=credit, call=self._out.number)
+                self._side.flush()
+            return item
+        if flow.error is not None:
+            raise flow.error
+        raise StopIteration
+
+    def close(self) -> None:
+        """Want no more. The worker closes its generator."""
+        if not self._inflow.ended and not self._side.worker.is_over:
+            self._side.post(FrameKind.CLOSE, call=self._out.number)
+            self._side.flush()
+            self._inflow.ended = True
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class AsyncStream(AsyncIterator[Any]):
+    """The items of a stream, read on the loop."""
+
+    def __init__(self, side: MonitorSide, out: Outgoing) -> None:
+        self._side = side
+        self._out = out
+        assert out.inflow is not None and side.loop is not None
+        self._inflow = out.inflow
+        self._news = asyncio.Event()
+        self._loop = side.loop
+        self._inflow.wake = self._tell
+
+    def _tell(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    async def __anext__(self) -> Any:
+        flow = self._inflow
+        while not flow.items and not flow.ended:
+            self._news.clear()
+            await self._news.wait()
+        if flow.items:
+            item, credit = flow.take()
+            if credit and not flow.ended:
+                self._side.post(FrameKind.CREDIT, method=credit, call=self._out.number)
+                self._side.flush()
+            return item
+        if flow.error is not None:
+            raise flow.error
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Want no more. The worker closes its generator."""
+        if not self._inflow.ended and not self._side.worker.is_over:
+            self._side.post(FrameKind.CLOSE, call=self._out.number)
+            self._side.flush()
+            self._inflow.ended = True
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    return asyncio._get_running_loop()
+
+
+def _fail(call: Call[Any], fault: BaseException) -> None:
+    if call.set_running_or_notify_cancel():
+        call.set_exception(fault)

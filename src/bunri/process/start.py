@@ -1,0 +1,133 @@
+"""Runs in: the monitor. `start`, `start_under`, `pool`, `prepare`: from a class and a policy to a stub."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import Any, TypeVar, cast
+
+from bunri.calls import Call
+from bunri.channel.conversation import Blocks, Outgoing
+from bunri.channel.target import make_stub
+from bunri.compartment import Compartment
+from bunri.errors import UsageError
+from bunri.policy import Policy, narrower_or_equal
+from bunri.process import program
+from bunri.process.life import Worker
+from bunri.process.unconfined import unconfined_start
+from bunri.wire import contract_of
+from bunri.wire.frames import FrameKind
+
+C = TypeVar("C", bound=Compartment)
+
+
+def start(cls: type[C], policy: Policy | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> C:
+    """A stub whose worker is on its way."""
+    chosen = _checked(cls, policy)
+    contract = contract_of(cls)
+    bound = contract.init.bind(args, kwargs)
+    instead = unconfined_start(cls, chosen, contract, bound)
+    if instead is not None:
+        return make_stub(cls, contract, instead)
+    worker = start_worker(cls, chosen, bound, asyncio._get_running_loop())
+    stub = make_stub(cls, contract, worker)
+    weakref.finalize(stub, worker.kill, "its stub was dropped").atexit = False
+    return stub
+
+
+def start_worker(
+    cls: type[Compartment], policy: Policy, bound: tuple[Any, ...], loop: asyncio.AbstractEventLoop | None
+) -> Worker:
+    """Ask for a worker and queue its START."""
+    here = program.current()
+    pause = here.held_back(cls.__module__)
+    template = here.role_for(cls).template_for(cls, policy)
+    if template.failure is not None:
+        raise template.failure
+    worker = template.make_worker(loop, pause)
+    try:
+        begin_init(worker, bound)
+    except BaseException:
+        worker.kill("its arguments could not be sent")
+        raise
+    if loop is not None:
+        loop.add_reader(worker.side.link.number, worker.side.on_loop_readable)
+    return worker
+
+
+def begin_init(worker: Worker, bound: tuple[Any, ...]) -> None:
+    """Queue START with the arguments of `__init__`. It goes out when the worker has been looked at."""
+    side = worker.side
+    call: Call[None] = Call()
+    worker.init = side.begin(0, worker.contract.init, bound, blocks=Blocks.NO, call=call, kind=FrameKind.START)
+    if side.loop is None:
+        init: Outgoing = worker.init
+        call.attach(drive=lambda timeout: side.drive(init))
+    side.watch()
+
+
+def _checked(cls: type[Compartment], policy: Policy | None) -> Policy:
+    """The policy to start under: the class's, or one that fills its holes."""
+    if cls is Compartment:
+        raise UsageError("Compartment itself has no methods. Subclass it")
+    if policy is None:
+        if cls.policy.holes:
+            holes = ", ".join(cls.policy.holes)
+            raise UsageError(
+                f"{cls.__qualname__}.policy leaves {holes} open (AT_START): "
+                f"write {cls.__qualname__}.start_under({cls.__qualname__}.policy.with_({cls.policy.holes[0]}=...), ...)"
+            )
+        return cls.policy
+    if not isinstance(cast(object, policy), Policy):
+        raise UsageError(
+            f"start_under takes a Policy first, got {policy!r}. Write {cls.__qualname__}.policy.with_(...)"
+        )
+    if policy.holes:
+        raise UsageError(
+            f"the policy given to start_under still leaves {', '.join(policy.holes)} open (AT_START). Fill every hole"
+        )
+    wider = narrower_or_equal(policy, cls.policy)
+    if wider:
+        raise UsageError(
+            f"start_under takes a policy that fills the holes of {cls.__qualname__}.policy and otherwise equals it or is narrower; "
+            f"this one is wider: {'; '.join(wider)}"
+        )
+    return policy
+
+
+def start_pool(cls: type[C], size: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> C:
+    """A stub whose calls each take a ready worker."""
+    from bunri.process.pool import Pool
+
+    if isinstance(size, bool) or size < 1:
+        raise UsageError(
+            f"a pool has at least one worker: {cls.__qualname__}.pool({size!r}) does not. Write a whole number first"
+        )
+    chosen = _checked(cls, None)
+    contract = contract_of(cls)
+    bound = contract.init.bind(args, kwargs)
+    instead = unconfined_start(cls, chosen, contract, bound)
+    if instead is not None:
+        return make_stub(cls, contract, instead)
+    pool = Pool(cls, size, chosen, bound, asyncio._get_running_loop())
+    stub = make_stub(cls, contract, pool)
+    weakref.finalize(stub, pool.drop).atexit = False
+    return stub
+
+
+def prepare(*compartments: type[Compartment]) -> None:
+    """Import, warm up, and check types and host, before serving: everything that a first start would otherwise do.
+
+    Raises what a start would raise. Blocks until the zygotes are there; call it before the event loop runs.
+    """
+    here = program.current()
+    roles: list[program.Role] = []
+    for cls in compartments:
+        role = here.role_for(cls)
+        roles.append(role)
+        if not cls.policy.holes:
+            role.template_for(cls, cls.policy)
+    for role in roles:
+        role.ready.wait()
+        if role.failure is not None:
+            raise role.failure

@@ -1,0 +1,110 @@
+"""Runs in: a template, forked from a role zygote; single-threaded, with the role's rights less what the plan's
+template steps took.
+
+A template has done once everything that a fork inherits: the root, the empty network namespace, the bounding set, the
+limits, the path rules, the filter. Then it only clones workers and reaps them. One template serves one plan.
+It runs no code of the user any more, but it has (the imports): the monitor looks at each of its workers from outside.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from collections.abc import Mapping
+from typing import NoReturn
+
+from bunri.compartment import Compartment
+from bunri.confine import Context, StepFailed, carry_out
+from bunri.kernel import clone
+from bunri.process.keeper import Keeper
+from bunri.process.messages import Down, Failed, Forked, MakeTemplate, MakeWorker, TemplateReady
+from bunri.process.worker import Birth, be_worker
+from bunri.wire import Contract
+
+
+class Template(Keeper):
+    """Clones workers for one plan."""
+
+    def __init__(
+        self,
+        control: socket.socket,
+        monitor: int,
+        plan: MakeTemplate,
+        compartments: Mapping[str, tuple[type[Compartment], Contract]],
+    ) -> None:
+        super().__init__(control, monitor)
+        self.plan = plan
+        self.compartments = compartments
+        self._flags = clone.flags_of((*plan.namespaces, "user") if plan.user else plan.namespaces)
+        self._image = 0
+        self._proc = -1  # /proc of the role's root, to write the map of a worker's user namespace
+
+    def begin(self, mounts: list[int]) -> NoReturn:
+        """Carry out the template's steps, tell the monitor, serve."""
+        self._image = _image()
+        if self.plan.user == "mapped":
+            self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        context = Context(
+            mounts=dict(zip(self.plan.mounts_at, mounts, strict=True)),
+            keep=self._own_descriptors(),
+        )
+        try:
+            carry_out(self.plan.template, context)
+        except StepFailed as fault:
+            self.say(Failed(str(fault), step=fault.step, errno=fault.errno))
+            self.end()
+        for number in mounts:
+            os.close(number)
+        gc.freeze()
+        self.say(TemplateReady(os.getpid(), self._image))
+        self.run()
+
+    def handle(self, request: Down, descriptors: list[int]) -> None:
+        if not isinstance(request, MakeWorker):
+            super().handle(request, descriptors)
+            return
+        compartment, contract = self.compartments[request.compartment]
+        birth = Birth(request, descriptors, compartment, contract, self.plan.worker, self._image, self.monitor)
+        go = os.pipe() if self._proc >= 0 else None
+        try:
+            pid, pidfd = clone.clone_process(self._flags)
+        except OSError as fault:
+            text = f"no worker could be cloned: {fault.strerror}"
+            self.say(Failed(text, step="clone", errno=fault.errno, worker=request.number))
+            for number in descriptors:
+                os.close(number)
+            return
+        if pid == 0:
+            be_worker(birth, go)
+        self.say(Forked(request.number, pid), (pidfd,))
+        if go is not None:
+            self._map(pid, go)
+        for number in descriptors:
+            os.close(number)
+        self.adopt(pidfd, request.number)
+
+    def _map(self, pid: int, go: tuple[int, int]) -> None:
+        """The worker's user namespace knows one user: our own. setgroups is given up for it (user_namespaces(7))."""
+        reader, writer = go
+        os.close(reader)
+        try:
+            uid, gid = os.geteuid(), os.getegid()
+            for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+                number = os.open(f"{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._proc)
+                try:
+                    os.write(number, line.encode())
+                finally:
+                    os.close(number)
+            os.write(writer, b"g")
+        finally:
+            os.close(writer)
+
+    def _own_descriptors(self) -> tuple[int, ...]:
+        own = (0, 1, 2, self.control.fileno(), self.monitor, self._proc)
+        return tuple(number for number in own if number >= 0)
+
+
+def _image() -> int:
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")

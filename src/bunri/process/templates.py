@@ -1,0 +1,271 @@
+"""Runs in: the monitor. The handle of one template: the plan of a policy, and the workers cloned under it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import mmap
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bunri.channel import arena as arenas
+from bunri.channel.arena import Arena
+from bunri.channel.link import Link
+from bunri.compartment import Compartment
+from bunri.confine import Sight
+from bunri.errors import Exit, HostError, Promise, UsageError
+from bunri.kernel import memfd, mount
+from bunri.plan import Needs, Plan, plan, python_paths
+from bunri.plan.steps import NewRoot
+from bunri.policy import Policy, Settled, narrower_or_equal
+from bunri.process.identity import Identity, resolve
+from bunri.process.life import Worker
+from bunri.process.messages import Ended, Failed, Forked, MakeTemplate, MakeWorker, Message, TemplateReady
+from bunri.process.output import Output
+from bunri.process.serving import MonitorSide
+from bunri.process.worker import gives_descriptors, is_asynchronous, takes_descriptors
+from bunri.process.zygotes import Zygote, died
+from bunri.wire import Contract, contract_of
+
+if TYPE_CHECKING:
+    from bunri.process.program import Program, Role
+
+MOST_WORKERS = 4096  # of one program: each costs the monitor three descriptors (THREATS 34)
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """What of a running worker the monitor can lower."""
+
+    limits: dict[str, int]
+    cpu: float | None
+    wall: float | None
+
+
+class TemplateHandle(Zygote):
+    """One template, from the monitor's side."""
+
+    def __init__(self, program: Program, role: Role, number: int, cls: type[Compartment], policy: Policy) -> None:
+        self.policy = policy
+        self.settled: Settled = policy.settled()
+        self.cls = cls
+        self.contract: Contract = contract_of(cls)
+        self.fixed: Identity | None = None if program.users is None else resolve(self.settled.user, None)
+        self.plan: Plan = plan(
+            policy,
+            program.host,
+            needs_of(self.contract),
+            python=python_paths(),
+            mapped=role.mapped,
+            environment=program.environment,
+        )
+        super().__init__(program, f"the template of {cls.__qualname__}")
+        self.role = role
+        self.number = number
+        self.pid = 0
+        self.image = 0  # bytes, of the template before its steps
+        self.workers: dict[int, Worker] = {}
+        self._numbers = itertools.count(1)
+
+    def ask(self) -> None:
+        """Ask the role for it."""
+        places, trees = self._mounts()
+        try:
+            request = MakeTemplate(
+                self.number,
+                self.plan.template,
+                self.plan.clone.namespaces,
+                self.plan.clone.user,
+                self.plan.worker,
+                tuple(places),
+            )
+            self.role.say(request, [self.hand_over(), *trees])
+        finally:
+            for number in trees:
+                os.close(number)
+        self.handed_over()
+
+    def _mounts(self) -> tuple[list[str], list[int]]:
+        """What a role without root could not reach by path: detached mounts, opened here with the monitor's rights."""
+        places: list[str] = []
+        trees: list[int] = []
+        if not self.role.mapped:
+            return places, trees
+        for step in self.plan.template:
+            for each in step.mounts if isinstance(step, NewRoot) else ():
+                if each.kind != "bind" or (each.optional and not os.path.exists(each.source)):
+                    continue
+                try:
+                    trees.append(mount.clone_tree(each.source))
+                except OSError as fault:
+                    for number in trees:
+                        os.close(number)
+                    raise HostError(
+                        f"{each.source!r} is granted but cannot be bound",
+                        promise=Promise.FILES,
+                        layer="mount namespace",
+                        errno=fault.errno,
+                        remedy="Grant a path that exists",
+                    ) from None
+                places.append(each.at)
+        return places, trees
+
+    # workers -------------------------------------------------------------------------------------------------------
+
+    def make_worker(self, loop: asyncio.AbstractEventLoop | None, pause: float = 0.0) -> Worker:
+        """Ask for one. It is on its way when this returns, or will be in `pause` seconds."""
+        if sum(len(t.workers) for t in self.role.templates.values()) >= MOST_WORKERS:
+            raise UsageError(f"{MOST_WORKERS} workers of one module are alive. Close some before starting more")
+        worker = Worker(self.program, self, self.contract, loop)
+        identity = self._identity(worker)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        tree = memfd.arena("bunri arena", arenas.SIZE)
+        mapping = mmap.mmap(tree, arenas.SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        link = Link(ours, takes=gives_descriptors(self.contract), gives=takes_descriptors(self.contract))
+        worker.side = MonitorSide(link, Arena.of_monitor(mapping), worker, loop)
+        worker.number = next(self._numbers)
+        self.workers[worker.number] = worker
+        worker.output = self._output(worker, reader)
+        uid, gid = (identity.uid, identity.gid) if identity is not None else (None, None)
+        groups = identity.groups if identity is not None else ()
+        request = MakeWorker(worker.number, self.cls.__qualname__, uid, gid, groups, arenas.SIZE)
+
+        def ask() -> None:
+            try:
+                if not worker.is_over:
+                    self.say(request, [theirs.fileno(), writer, tree])
+            finally:
+                theirs.close()
+                os.close(writer)
+                os.close(tree)
+            if self.ended or worker.is_over:
+                self.program.supervisor.run_soon(lambda: worker.on_ended(Exit(cause="it was never forked")))
+
+        if pause:
+            self.program.supervisor.run_at(time.monotonic() + pause, ask)
+        else:
+            ask()
+        return worker
+
+    def _identity(self, worker: Worker) -> Identity | None:
+        if self.program.users is None:
+            return None
+        if self.fixed is not None:
+            return self.fixed
+        worker.uid = self.program.users.take()
+        return Identity(worker.uid, worker.uid)
+
+    def _output(self, worker: Worker, reader: int) -> Output:
+        os.set_blocking(reader, False)
+        logger = logging.getLogger(f"bunri.worker.{self.cls.__qualname__}")
+        output = Output(reader, logger, f"[{worker.number}] ", self.program.supervisor.remove)
+        self.program.supervisor.add(reader, output.drain)
+        return output
+
+    def sight(self, worker: Worker) -> Sight:
+        """What the look at a worker must find, beyond the plan: its ids, its descriptors, its template's namespaces."""
+        identity = self.fixed or (Identity(worker.uid, worker.uid) if worker.uid is not None else None)
+        return Sight(
+            uid=identity.uid if identity else None,
+            gid=identity.gid if identity else None,
+            groups=identity.groups if identity else None,
+            template=self.pid,
+            descriptors=expected_descriptors(self.contract),
+            image=self.image or None,
+        )
+
+    def forget(self, worker: Worker) -> None:
+        """It is reaped: what it had goes back."""
+        self.workers.pop(worker.number, None)
+        if worker.uid is not None and self.program.users is not None:
+            self.program.users.give_back(worker.uid)
+        self.role.end_if_idle()
+
+    def narrowed(self, policy: Policy) -> Narrowed:
+        """What `policy` lowers, or UsageError."""
+        wider = narrower_or_equal(policy, self.policy)
+        settled = policy.settled()
+        if wider:
+            raise UsageError(f"narrow can only take rights away: {'; '.join(wider)}")
+        same = ("user", "files", "network", "capabilities", "syscalls", "threads", "env", "selinux", "apparmor")
+        other = [name for name in same if getattr(settled, name) != getattr(self.settled, name)]
+        if other:
+            raise UsageError(
+                f"of a running process only limits and budgets can be narrowed, not {', '.join(other)}. Start another worker"
+            )
+        limits: dict[str, int] = {"NOFILE": settled.open_files}
+        if settled.file_size is not None:
+            limits["FSIZE"] = settled.file_size
+        return Narrowed(limits, settled.cpu, settled.wall)
+
+    # hearing -------------------------------------------------------------------------------------------------------
+
+    def on_message(self, message: Message, descriptors: list[int]) -> bool:
+        if isinstance(message, TemplateReady):
+            self.pid, self.image = message.pid, message.image
+        elif isinstance(message, Forked):
+            worker = self.workers.get(message.number)
+            if worker is not None and len(descriptors) == 1:
+                worker.on_forked(message.pid, descriptors[0])
+                return True
+        elif isinstance(message, Failed):
+            worker = self.workers.get(message.worker)
+            if worker is not None:
+                worker.on_failed_clone(message)
+        elif isinstance(message, Ended):
+            worker = self.workers.get(message.number)
+            if worker is not None:
+                if message.signal not in (None, signal.SIGKILL):
+                    self.program.note_death(self.cls.__module__)
+                worker.on_ended(Exit(message.code, message.signal))
+        return False
+
+    def on_end(self) -> None:
+        if self.failure is None and not self.role.ended:
+            self.role.hear()
+        cause = self.failure or self.role.failure
+        for worker in list(self.workers.values()):
+            worker.on_zygote_died(cause or (died(self.what) if not worker.side.open else None))
+        self.role.forget_template(self)
+
+
+def needs_of(contract: Contract) -> Needs:
+    """What the class's signature needs of its filter."""
+    from bunri.wire.registry import HandleKind
+
+    down: set[HandleKind] = set()
+    up: set[HandleKind] = set()
+    for method in (*contract.methods, contract.init):
+        down |= method.handle_kinds_down
+        up |= method.handle_kinds_up
+    for service in contract.service_contracts:
+        for method in service.methods:
+            down |= method.handle_kinds_up
+            up |= method.handle_kinds_down
+    if HandleKind.DATAGRAM in down and up & {HandleKind.FILE, HandleKind.SOCKET, HandleKind.DATAGRAM}:
+        raise UsageError(
+            f"{contract.cls.__qualname__} is handed a datagram socket and returns handles: with sendmsg it could send anywhere. "
+            f"Return the bytes, or split the compartment (THREATS 2)"
+        )
+    return Needs(
+        receives_descriptors=takes_descriptors(contract),
+        sends_descriptors=gives_descriptors(contract),
+        stream_sockets=HandleKind.SOCKET in down,
+        datagram_sockets=HandleKind.DATAGRAM in down,
+        files=HandleKind.FILE in down,
+        asynchronous=is_asynchronous(contract),
+    )
+
+
+def expected_descriptors(contract: Contract) -> dict[int, str]:
+    """The exact table of a worker that waits for START: number -> kind."""
+    table = {0: "pipe", 1: "pipe", 2: "pipe", 3: "socket"}
+    if is_asynchronous(contract):
+        table |= {4: "eventpoll", 5: "socket", 6: "socket"}
+    return table

@@ -1,0 +1,124 @@
+"""Runs in: the monitor. Its handles of zygotes: sockets on which it asks and hears, and what stands behind them.
+
+The monitor makes both ends of every socket, so it can ask a role for a template and the template for a worker before
+either exists. What cannot be made says why on its own socket before that ends; the cause is then told to whatever
+waited behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bunri.errors import BunriError, HostError, InternalError
+from bunri.kernel import sockets
+from bunri.process import messages
+from bunri.process.life import start_error
+from bunri.process.messages import Failed, Message
+
+if TYPE_CHECKING:
+    from bunri.process.program import Program
+
+_MOST_DESCRIPTORS = 4
+
+
+class Zygote:
+    """One zygote's socket. Its messages are heard on the supervisor's thread."""
+
+    def __init__(self, program: Program, what: str) -> None:
+        self.program = program
+        self.what = what
+        self.failure: BunriError | None = None
+        self.ended = False
+        self._control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def hand_over(self) -> int:
+        """The zygote's end, to be sent or inherited; close it with `handed_over`."""
+        return self._theirs.fileno()
+
+    def handed_over(self) -> None:
+        """The zygote has its end: hear it from now on."""
+        self._theirs.close()
+        self.program.supervisor.add(self._control.fileno(), self.hear)
+
+    def say(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Ask for something. A zygote that is gone is noticed where its socket is heard."""
+        data = messages.encode(message)
+        if len(data) > messages.LARGEST:
+            raise InternalError(
+                f"{len(data)} bytes for {self.what}: a plan, a path or an environment is too large for one message"
+            )
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            sockets.send(self._control, data, list(descriptors))
+
+    def hear(self) -> None:
+        """Take the messages that are there."""
+        while not self.ended:
+            try:
+                received = sockets.receive(self._control, messages.LARGEST, _MOST_DESCRIPTORS, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                self.end()
+                return
+            if not received.data:
+                self.end()
+                return
+            self._take(received.data, list(received.fds))
+
+    def _take(self, data: bytes, descriptors: list[int]) -> None:
+        try:
+            message = messages.decode_up(data)
+        except msgspec.MsgspecError:
+            sockets.close_all(descriptors)
+            self.fail(InternalError(f"{self.what} sent a message that is none; it was ended"))
+            self.end()
+            return
+        if isinstance(message, Failed) and not message.worker:
+            self.fail(start_error(message))
+            return
+        if not self.on_message(message, descriptors):
+            sockets.close_all(descriptors)
+
+    def on_message(self, message: Message, descriptors: list[int]) -> bool:
+        """Handle one message; False if the descriptors are to be closed."""
+        return False
+
+    def fail(self, error: BunriError) -> None:
+        """Remember why nothing will come of it."""
+        if self.failure is None:
+            self.failure = error
+
+    def end(self) -> None:
+        """Its socket has ended, so it has, or will: forget it."""
+        if self.ended:
+            return
+        self.ended = True
+        self.program.supervisor.remove(self._control.fileno())
+        self._control.close()
+        self.on_end()
+
+    def on_end(self) -> None:
+        """Tell whatever stood behind it."""
+
+    def drop(self) -> None:
+        """Let it go: the end of its socket ends the zygote and its children."""
+        self.program.supervisor.run_soon(self.end)
+
+    def close_in_child(self) -> None:
+        """In a forked child of the monitor: the descriptors only."""
+        for sock in (self._control, self._theirs):
+            sock.close()
+
+
+def died(what: str) -> BunriError:
+    """The error for a zygote that ended without a word."""
+    return HostError(
+        f"{what} died",
+        layer="zygote",
+        remedy="Start again; if it dies again, look at what the compartment's module imports",
+    )

@@ -1,0 +1,125 @@
+"""The compartments of these tests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import bunri
+
+
+@dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+@dataclass
+class NotFound(Exception):
+    name: str
+
+
+class Plain(bunri.Compartment):
+    """`def` methods."""
+
+    def __init__(self, start: int = 0) -> None:
+        self._n = start
+
+    def add(self, n: int) -> int:
+        self._n += n
+        return self._n
+
+    def echo(self, data: bytes) -> bytes:
+        return data
+
+    def moved(self, p: Point, *, dx: int = 1) -> Point:
+        return Point(p.x + dx, p.y)
+
+    def fail(self, text: str) -> None:
+        raise ValueError(text)
+
+    @bunri.raises(NotFound)
+    def find(self, name: str) -> int:
+        raise NotFound(name)
+
+    def ids(self) -> tuple[int, int, int]:
+        return os.getpid(), os.getuid(), os.getgid()
+
+    def say(self, text: str) -> None:
+        print(text)
+        print(text, file=sys.stderr)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def burn(self) -> None:
+        while True:
+            pass
+
+    def die(self) -> None:
+        os._exit(7)
+
+    def rows(self, n: int) -> Iterator[int]:
+        yield from range(n)
+
+    def read_file(self, path: str) -> bytes:
+        with open(path, "rb") as file:
+            return file.read()
+
+
+class Fails(bunri.Compartment):
+    """Its `__init__` raises."""
+
+    def __init__(self) -> None:
+        raise RuntimeError("no")
+
+    def ping(self) -> int:
+        return 1
+
+
+class Async(bunri.Compartment):
+    """`async def` methods."""
+
+    async def wait(self, seconds: float, value: int) -> int:
+        await asyncio.sleep(seconds)
+        return value
+
+    def now(self, value: int) -> int:
+        return value
+
+    async def ticks(self, n: int) -> AsyncIterator[int]:
+        for i in range(n):
+            await asyncio.sleep(0)
+            yield i
+
+
+class Counter(bunri.Service):
+    def count(self, by: int) -> int: ...
+
+
+class Caller(bunri.Compartment):
+    """Is handed a service."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+
+    def count_twice(self, by: int) -> int:
+        self._counter.count(by)
+        return self._counter.count(by)
+
+
+class Handed(bunri.Compartment):
+    """Is handed descriptors."""
+
+    def read(self, file: bunri.File) -> bytes:
+        with file, file.as_file() as stream:
+            return stream.read()
+
+    def greet(self, peer: socket.socket) -> None:
+        peer.sendall(b"hello")
+        peer.close()

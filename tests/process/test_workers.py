@@ -1,0 +1,234 @@
+"""A worker answers typed calls, and whatever it does, it does to itself only."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import parts
+import pytest
+
+import bunri
+
+
+class Here(parts.Counter):
+    def __init__(self) -> None:
+        self.total = 0
+
+    def count(self, by: int) -> int:
+        self.total += by
+        return self.total
+
+
+def test_a_call_is_answered_with_its_own_types() -> None:
+    with parts.Plain.start(5) as worker:
+        assert worker.add(3) == 8
+        assert worker.moved(parts.Point(1, 2), dx=4) == parts.Point(5, 2)
+        assert worker.echo(b"x") == b"x"
+
+
+@pytest.mark.parametrize("size", [40_000, 1 << 20, 9 << 20])
+def test_large_bytes_come_back_whole(size: int) -> None:
+    data = os.urandom(1024) * (size // 1024)
+    with parts.Plain.start() as worker:
+        for _ in range(3):
+            assert worker.echo(data) == data
+
+
+def test_a_worker_is_another_process_with_no_rights() -> None:
+    with parts.Plain.start() as worker:
+        pid, uid, _ = worker.ids()
+        assert worker.process.pid != os.getpid()
+        assert pid in (1, worker.process.pid)
+        if os.getuid() == 0:
+            assert 61184 <= uid <= 65519
+
+
+def test_an_undeclared_exception_arrives_as_text_with_its_traceback() -> None:
+    with parts.Plain.start() as worker:
+        with pytest.raises(bunri.RemoteError, match="ValueError: bo.x1bo") as caught:
+            worker.fail("bo\x1bo")
+        assert "in fail" in str(caught.value)
+        assert worker.add(1) == 1  # it lives on
+
+
+def test_a_declared_exception_arrives_as_itself() -> None:
+    with parts.Plain.start() as worker, pytest.raises(parts.NotFound) as caught:
+        worker.find("thing")
+    assert caught.value.name == "thing"
+
+
+def test_a_wrong_argument_is_the_callers_mistake_and_never_leaves() -> None:
+    with parts.Plain.start() as worker:
+        with pytest.raises(bunri.UsageError, match=r"Expected `int`, got `str` - at `\$\[0\]`"):
+            worker.add("3")  # type: ignore[arg-type]
+        with pytest.raises(bunri.UsageError, match="missing a required argument"):
+            worker.add()  # type: ignore[call-arg]
+        assert worker.add(1) == 1
+
+
+def test_nothing_of_the_object_is_here() -> None:
+    with parts.Plain.start() as worker:
+        with pytest.raises(bunri.UsageError, match="another process"):
+            _ = worker._n
+        with pytest.raises(bunri.UsageError, match="cannot be set"):
+            worker.x = 1  # type: ignore[attr-defined]
+
+
+def test_what_a_worker_prints_is_logged_and_escaped(caplog: pytest.LogCaptureFixture) -> None:
+    with parts.Plain.start() as worker:
+        worker.say("red \x1b[31m")
+    records = [r for r in caplog.records if r.name == "bunri.worker.Plain"]
+    assert len(records) == 2
+    assert r"red \x1b[31m" in records[0].getMessage()
+
+
+def test_a_failing_init_is_heard_where_the_worker_is_entered() -> None:
+    with pytest.raises(bunri.RemoteError, match="RuntimeError: no"), parts.Fails.start():
+        pass
+    worker = parts.Fails.start()
+    with pytest.raises(bunri.RemoteError, match="RuntimeError: no"):
+        worker.ping()
+
+
+def test_a_death_fails_its_own_calls_with_the_cause() -> None:
+    with parts.Plain.start() as other, parts.Plain.start() as worker:
+        with pytest.raises(bunri.WorkerDied) as caught:
+            worker.die()
+        assert caught.value.exit.code == 7 or "channel" in str(caught.value)
+        with pytest.raises(bunri.WorkerDied):
+            worker.add(1)
+        assert other.add(1) == 1
+
+
+def test_sigkill_from_outside_is_a_death_with_its_signal() -> None:
+    with parts.Plain.start() as worker:
+        process = worker.process
+        process.signal(signal.SIGKILL)
+        assert process.wait().signal == signal.SIGKILL
+
+
+def test_a_deadline_stops_the_work() -> None:
+    with parts.Plain.start() as worker:
+        begun = time.monotonic()
+        with pytest.raises(bunri.DeadlineExceeded), bunri.deadline(0.2):
+            worker.sleep(30)
+        assert time.monotonic() - begun < 5
+        with pytest.raises(bunri.WorkerDied):
+            worker.add(1)
+
+
+def test_the_cpu_budget_of_a_call_is_kept() -> None:
+    policy = parts.Plain.policy.with_(cpu="300ms")
+    with parts.Plain.start_under(policy) as worker, pytest.raises(bunri.WorkerDied, match="CPU time"):
+        worker.burn()
+
+
+def test_a_stream_arrives_in_order_and_can_be_closed_early() -> None:
+    with parts.Plain.start() as worker:
+        assert list(worker.rows(100)) == list(range(100))
+        some = worker.rows(10_000)
+        assert [next(some) for _ in range(20)] == list(range(20))
+        some.close()  # type: ignore[attr-defined]
+        assert worker.add(2) == 2
+
+
+def test_many_calls_in_flight_come_back_each_with_its_own() -> None:
+    with parts.Plain.start() as worker:
+        calls = [bunri.call(worker.add, 1) for _ in range(3000)]
+        assert [c.result() for c in calls] == list(range(1, 3001))
+
+
+def test_calls_that_nobody_drives_end_too() -> None:
+    import concurrent.futures
+
+    with parts.Plain.start() as worker:
+        calls = [bunri.call(worker.add, 1) for _ in range(50)]
+        done = {c.result() for c in concurrent.futures.as_completed(calls, timeout=10)}
+        assert done == set(range(1, 51))
+
+
+def test_threads_take_turns() -> None:
+    with parts.Plain.start() as worker:
+        threads = [threading.Thread(target=lambda: [worker.add(1) for _ in range(100)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert worker.add(0) == 400
+
+
+def test_a_service_is_called_and_counts_in_the_monitor() -> None:
+    counter = Here()
+    with parts.Caller.start(counter) as worker:
+        assert worker.count_twice(2) == 4
+        assert worker.count_twice(3) == 10
+    assert counter.total == 10
+
+
+def test_a_file_is_lent_and_a_socket_crosses(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"content")
+    ours, theirs = socket.socketpair()
+    with parts.Handed.start() as worker, bunri.File.open(path) as file, ours, theirs:
+        assert worker.read(file) == b"content"
+        assert worker.read(file) == b"content"  # a description of its own each time
+        worker.greet(theirs)
+        assert ours.recv(10) == b"hello"
+
+
+def test_a_pool_replaces_its_workers_after_each_call() -> None:
+    with parts.Plain.pool(2) as pool:
+        assert [pool.add(1) for _ in range(6)] == [1] * 6  # each from a fresh worker
+        assert [c.result() for c in bunri.map(pool.add, range(10))] == list(range(10))
+
+
+def test_a_pools_failure_is_one_calls() -> None:
+    with parts.Plain.pool(2) as pool:
+        calls = [bunri.call(pool.fail, "x"), bunri.call(pool.add, 1), bunri.call(pool.die), bunri.call(pool.add, 2)]
+        with pytest.raises(bunri.RemoteError):
+            calls[0].result(10)
+        with pytest.raises(bunri.WorkerDied):
+            calls[2].result(10)
+        assert calls[1].result(10) == 1
+        assert calls[3].result(10) == 2
+
+
+def test_asyncio_calls_run_together() -> None:
+    async def main() -> None:
+        async with parts.Async.start() as worker:
+            begun = time.monotonic()
+            assert await asyncio.gather(*(worker.wait(0.3, i) for i in range(10))) == list(range(10))
+            assert time.monotonic() - begun < 2
+            assert await bunri.call(worker.now, 3) == 3
+            assert [i async for i in worker.ticks(100)] == list(range(100))
+            with pytest.raises(bunri.UsageError, match="await bunri.call"):
+                worker.now(1)
+
+    asyncio.run(main())
+
+
+def test_cancelling_an_async_method_leaves_the_worker_alive() -> None:
+    async def main() -> None:
+        async with parts.Async.start() as worker:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(bunri.call(worker.wait, 30, 1), 0.2)
+            assert await worker.wait(0, 5) == 5
+
+    asyncio.run(main())
+
+
+def test_cancelling_a_plain_method_ends_the_worker() -> None:
+    async def main() -> None:
+        async with parts.Plain.start() as worker:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(bunri.call(worker.sleep, 30.0), 0.3)
+            with pytest.raises(bunri.WorkerDied):
+                await bunri.call(worker.add, 1)
+
+    asyncio.run(main())
