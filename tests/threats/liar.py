@@ -1,0 +1,20 @@
+"""A module whose import makes the zygote lie: it takes the confinement out of the worker's code."""
+
+from __future__ import annotations
+
+import bunri
+from bunri.process import here
+
+
+class Liar(bunri.Compartment):
+    @classmethod
+    def warm_up(cls) -> None:
+        from bunri.process import worker
+
+        if here.kind() is here.Kind.ZYGOTE:
+            worker.carry_out = lambda steps, context: None  # type: ignore[assignment]
+
+    def uid(self) -> int:
+        import os
+
+        return os.getuid()

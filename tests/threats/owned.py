@@ -1,0 +1,119 @@
+"""Compartments that belong to an attacker: they run whatever code they are sent, under the policy that everybody has."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import random
+import signal
+import socket
+import struct
+import time
+
+import bunri
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+CODE = {
+    "ctypes": ctypes, "errno": errno, "fcntl": fcntl, "libc": libc, "mmap": mmap, "os": os, "random": random,
+    "signal": signal, "socket": socket, "struct": struct, "time": time,
+}  # fmt: skip
+
+
+def run(code: str, **more: object) -> str:
+    """Run attacker's code; what it puts into `result`, or the name of the errno it was refused with."""
+    space: dict[str, object] = {**CODE, **more}
+
+    def call(number: int, *args: object) -> str:
+        ctypes.set_errno(0)
+        value = libc.syscall(number, *args)
+        return "ok" if value >= 0 else errno.errorcode.get(ctypes.get_errno(), "?")
+
+    space["call"] = call
+    try:
+        exec(code, space)
+    except OSError as fault:
+        return errno.errorcode.get(fault.errno or 0, "?")
+    return str(space.get("result"))
+
+
+class Owned(bunri.Compartment):
+    """The default policy."""
+
+    def run_code(self, code: str) -> str:
+        return run(code)
+
+
+class Hoarder(bunri.Compartment):
+    """Keeps things from call to call."""
+
+    reuse = bunri.Reuse.DANGEROUS_ACROSS_PRINCIPALS
+
+    def run_code(self, code: str) -> str:
+        return run(code)
+
+
+class OwnedWithSocket(bunri.Compartment):
+    """Was handed a connected socket."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        self._peer = peer
+
+    def run_code(self, code: str) -> str:
+        return run(code, peer=self._peer)
+
+
+class OwnedWithFile(bunri.Compartment):
+    """Was handed a file."""
+
+    def __init__(self, file: bunri.File) -> None:
+        self._file = file
+
+    def run_code(self, code: str) -> str:
+        return run(code, file=self._file)
+
+
+class Guarded(bunri.Service):
+    @bunri.limit(calls=3)
+    def guess(self, word: str) -> bool: ...
+
+    def free(self, word: str) -> bool: ...
+
+
+class OwnedWithService(bunri.Compartment):
+    """Was handed a service."""
+
+    def __init__(self, guarded: Guarded) -> None:
+        self._guarded = guarded
+
+    def guess(self, times: int) -> int:
+        for _ in range(times):
+            self._guarded.guess("x")
+        return times
+
+    def free(self, times: int) -> int:
+        for _ in range(times):
+            self._guarded.free("x")
+        return times
+
+    def run_code(self, code: str) -> str:
+        return run(code)
+
+
+class Zygote(bunri.Compartment):
+    """Tells what its zygote was when it warmed up."""
+
+    seen: str = ""
+
+    @classmethod
+    def warm_up(cls) -> None:
+        with open("/proc/self/status") as file:
+            lines = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
+        readable = os.access("/etc/shadow", os.R_OK)
+        cls.seen = f"{lines['Uid'].split()[0]} {readable}"
+
+    def tell(self) -> str:
+        return type(self).seen
