@@ -156,7 +156,7 @@ class _Finding:
         else:
             self.differences.append(Difference(field, str(expected), str(seen)))
 
-    def hide(self, field: str, error: OSError | ValueError) -> None:
+    def hide(self, field: str, error: Exception) -> None:
         self.unreadable.append(Unreadable(field, (error.errno or 0) if isinstance(error, OSError) else 0))
 
     def as_look(self, part: Part) -> Look:
@@ -207,7 +207,7 @@ def _limits(found: _Finding, directory: int, expected: Expected, sight: Sight) -
         return
     try:
         seen = procfs.limits(directory)
-    except OSError as error:
+    except (OSError, ValueError, KeyError) as error:
         found.hide("limits", error)
         return
     for name, value in (expected.limits or {}).items():
@@ -240,7 +240,7 @@ def _mount_table(found: _Finding, directory: int, expected: Expected, sight: Sig
         return
     try:
         entries = procfs.mounts(directory)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         found.hide("mounts", error)
         return
     wrong = list(faults(entries, _allowed(expected)))

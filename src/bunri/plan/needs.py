@@ -53,10 +53,12 @@ class PythonPaths(msgspec.Struct, frozen=True):
 
 
 def python_paths() -> PythonPaths:
-    """Those of this interpreter: standard library, site directories, and what else it imports from outside of /usr."""
+    """Those of this interpreter: the standard library and the site directories, nothing else of sys.path."""
     paths = sysconfig.get_paths()
     known = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    found = [entry for entry in (*known, *sys.path) if entry.startswith("/") and not entry.endswith(".zip")]
+    # Of sys.path only what packages are installed to: the script's own folder may be anybody's home (THREATS 13).
+    installed = [entry for entry in sys.path if entry.rsplit("/", 1)[-1] in ("site-packages", "dist-packages")]
+    found = [entry for entry in (*known, *installed) if entry.startswith("/")]
     libraries = [f"{prefix.rstrip('/')}/lib" for prefix in (sys.base_prefix,)]
     return PythonPaths(outermost(found), outermost((*libraries, *PythonPaths(()).libraries)))
 

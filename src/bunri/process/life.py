@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import threading
 import time
@@ -28,6 +29,7 @@ from bunri.errors import (
     Denial,
     Exit,
     HostError,
+    InternalError,
     Observer,
     ProtocolError,
     RemoteError,
@@ -195,12 +197,23 @@ class Worker:
             self.side.flush()
 
     def _look(self, part: Part) -> None:
-        found = look(self.pid, self.template.plan.expected, part, self.template.sight(self))
+        """Compare it with the plan. Whatever goes wrong here, a worker that was not looked at gets nothing."""
+        try:
+            found = look(self.pid, self.template.plan.expected, part, self.template.sight(self))
+        except Exception as fault:
+            self._start_error = InternalError(f"looking at {self.describe()} failed: {type(fault).__name__}: {fault}")
+            self._start_error.__cause__ = fault
+            self.kill("it could not be looked at")
+            return
         self._looks.append(found)
-        fault = found.fault(self.policy.may_miss)
-        if fault is not None:
-            self._start_error = fault
-            self.kill(f"it was not what the plan says: {fault}")
+        wrong = found.fault(self.policy.may_miss)
+        if wrong is None:
+            return
+        if _has_ended(self.pidfd):
+            self.kill(_CLOSED)  # there was nothing to see any more; how it ended is the story
+            return
+        self._start_error = wrong
+        self.kill(f"it was not what the plan says: {wrong}")
 
     # clocks --------------------------------------------------------------------------------------------------------
 
@@ -354,6 +367,13 @@ def _give_up_waiting(worker: Worker | None) -> None:
         worker.on_ended(Exit(cause="its zygote did not report its end"))
 
 
+def _has_ended(pidfd: int) -> bool:
+    """Whether the process of a pidfd is dead, reaped or not (pidfd_open(2))."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def start_error(failed: Failed) -> BunriError:
     """The exception for a zygote or a worker that could not go on."""
     text = printable(failed.text)
@@ -364,5 +384,5 @@ def start_error(failed: Failed) -> BunriError:
         text,
         layer=printable(failed.step) if failed.step else None,
         errno=failed.errno,
-        remedy="Run bunri doctor to see what this host can do",
+        remedy="See what this host lacks, or name the promise in may_miss",
     )

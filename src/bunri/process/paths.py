@@ -12,6 +12,9 @@ import sys
 import sysconfig
 from types import ModuleType
 
+import msgspec
+
+from bunri import errors
 from bunri.errors import UsageError
 from bunri.process.messages import ModuleRef
 
@@ -26,11 +29,7 @@ def search_path() -> tuple[str, ...]:
 
 def own_path() -> tuple[str, ...]:
     """The folders that hold bunri and msgspec: all that the base zygote needs beside the standard library."""
-    import msgspec
-
-    import bunri
-
-    found = (os.path.dirname(os.path.dirname(os.path.abspath(str(m.__file__)))) for m in (bunri, msgspec))
+    found = (os.path.dirname(os.path.dirname(os.path.abspath(str(m.__file__)))) for m in (errors, msgspec))
     return tuple(dict.fromkeys(found))
 
 

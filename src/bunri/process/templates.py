@@ -177,7 +177,7 @@ class TemplateHandle(Zygote):
             groups=identity.groups if identity else None,
             template=self.pid,
             descriptors=expected_descriptors(self.contract),
-            image=self.image or None,
+            image=self.image + arenas.SIZE if self.image else None,
         )
 
     def forget(self, worker: Worker) -> None:

@@ -76,7 +76,7 @@ def _become(birth: Birth, go: tuple[int, int] | None) -> NoReturn:
         gid=request.gid,
         groups=request.groups,
         keep=tuple(range(_FIRST_FREE + (3 if loop is not None else 0))),
-        image=birth.image,
+        image=birth.image + request.arena,
         checkpoint=_checkpoint,
         parent_alive=_is_parent_alive,
     )

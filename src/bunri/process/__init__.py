@@ -1,0 +1,1 @@
+"""Runs in: the monitor, the zygotes and the workers. Zygotes, workers, supervision, pools."""
