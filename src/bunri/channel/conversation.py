@@ -198,6 +198,11 @@ class Conversation(ABC):
         return True
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is queued, in either direction: then a plain call may take the short way."""
+        return not (self._batch or self._outbox or self.waiting or self._freed) and self._reader.is_idle
+
+    @property
     def backlog(self) -> int:
         """Packets that wait for the other side to read."""
         return len(self._outbox)

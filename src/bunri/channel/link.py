@@ -18,6 +18,7 @@ from bunri.errors import ProtocolError
 from bunri.wire.frames import LARGEST_PACKET, MOST_DESCRIPTORS
 
 _DESCRIPTOR_SPACE = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
+_NOW = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
 _ROOM = LARGEST_PACKET + 1  # one more than allowed, so that a longer packet shows
 
 
@@ -59,7 +60,7 @@ class Link:
             if descriptors:
                 socket.send_fds(self.sock, [packet], list(descriptors), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
             else:
-                self.sock.send(packet, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+                self.sock.send(packet, _NOW)
         except BlockingIOError:
             return False
         return True

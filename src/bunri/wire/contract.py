@@ -156,6 +156,8 @@ class MethodContract:
         self.sends_handles = bool(self.handle_kinds_down - {HandleKind.SECRET})
         self.returns_handles = bool(self.handle_kinds_up - {HandleKind.SECRET})
         self.service_types = tuple(dict.fromkeys(c for s in (*shapes, answer) for c in s.services))
+        # Nothing but a value each way: such a call may take the short way through the channel.
+        self.is_simple = self.kind is Kind.PLAIN and not self.sends_handles and not self.returns_handles
         self.limits: Limits | None = getattr(function, "_bunri_limits", None)
         self._raises = _Exceptions(getattr(function, "_bunri_raises", ()), self._where)
         arguments = _arguments_shape(shapes)

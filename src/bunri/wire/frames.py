@@ -61,6 +61,7 @@ class Flag(IntFlag):
     CALLER_BLOCKS = 1  # the caller serves nothing until the answer is there
 
 
+_QUICK = frozenset({int(FrameKind.CALL), int(FrameKind.REPLY)})
 _KINDS = {int(kind): kind for kind in FrameKind}
 _FLAGS = int(Flag.CALLER_BLOCKS)
 
@@ -134,6 +135,23 @@ def pack_large(
     return packets
 
 
+def quick(packet: bytes) -> tuple[int, int, int, int, bytes] | None:
+    """(kind, object, method, call, body) of a packet that is one plain CALL or REPLY, and nothing else; None for any other.
+
+    The short way for the commonest packets. What it does not know goes the whole way, through `Reader.read`."""
+    if len(packet) < HEADER_SIZE:
+        return None
+    kind, flags, descriptors, blobs, obj, method, spare, call, length = _unpack_header(packet)
+    if kind not in _QUICK or descriptors or blobs or spare or flags & ~_FLAGS or length != len(packet) - HEADER_SIZE:
+        return None
+    return kind, obj, method, call, packet[HEADER_SIZE:]
+
+
+def pack_quick(kind: int, flags: int, obj: int, method: int, call: int, body: bytes) -> bytes:
+    """One plain message, alone in its packet."""
+    return _pack_header(kind, flags, 0, 0, obj, method, 0, call, len(body)) + body
+
+
 class Reader:
     """Takes one side's packets apart, and puts chunked bodies together."""
 
@@ -198,6 +216,11 @@ class Reader:
         if not body or self._held > self._largest:
             raise ProtocolError(f"a message of more than {self._largest} bytes, or an empty chunk")
         parts += body
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no body is being put together."""
+        return not self._parts
 
     def take_chunks(self, kind: int, call: int, length: int) -> bytes:
         """What has come in CHUNKs for (kind, call); ProtocolError unless it is exactly `length` bytes."""
