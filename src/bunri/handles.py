@@ -46,8 +46,15 @@ class File:
         """Open `path`. Modes: r, w, a, x, r+ (with or without b). OSError as open(2) says."""
         flags = _MODES.get(mode)
         if flags is None:
-            raise UsageError(f"File.open({os.fspath(path)!r}, {mode!r}): no such mode. Write one of {', '.join(m for m in _MODES if 'b' not in m)}")
-        return cls(os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY, 0o600))
+            raise UsageError(
+                f"File.open({os.fspath(path)!r}, {mode!r}): no such mode. Write one of {', '.join(m for m in _MODES if 'b' not in m)}"
+            )
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
+        try:
+            return cls(fd)
+        except BaseException:
+            os.close(fd)
+            raise
 
     def fileno(self) -> int:
         """The descriptor. ValueError when it is closed."""
@@ -77,14 +84,18 @@ class File:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
         return "<File: closed>" if self._fd < 0 else f"<File: descriptor {self._fd}>"
 
     def __reduce__(self) -> Any:
-        raise UsageError("a File cannot be pickled: a descriptor is this process's own. Pass it as an argument of a worker's method")
+        raise UsageError(
+            "a File cannot be pickled: a descriptor is this process's own. Pass it as an argument of a worker's method"
+        )
 
     def __del__(self) -> None:
         if self._fd >= 0:
@@ -101,7 +112,7 @@ class Mapped:
     def __init__(self, fd: int, length: int, access: Access = Access.READ) -> None:
         if length < 1:
             raise UsageError(f"Mapped(length={length}): at least one byte is mapped")
-        if not isinstance(access, Access):
+        if not isinstance(cast(object, access), Access):
             raise UsageError(f"Mapped(access={access!r}): write Access.READ or Access.WRITE")
         self._fd = fd
         self.length = length

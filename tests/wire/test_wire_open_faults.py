@@ -54,13 +54,11 @@ def one_hash(count: int) -> list[tuple[int, int]]:
     return pairs
 
 
-@fault("THREATS 24: a set of tuples of one hash is built; 8,000 of them take most of a second")
 def test_a_set_of_keys_made_to_collide_is_refused() -> None:
     with pytest.raises(ProtocolError):
         received(set[tuple[int, int]], one_hash(200))
 
 
-@fault("THREATS 24: a set of UUIDs of one hash is built; 8,000 of them take four seconds, a message holds several sets")
 def test_a_set_of_uuids_made_to_collide_is_refused() -> None:
     with pytest.raises(ProtocolError):
         received(set[uuid.UUID], [str(uuid.UUID(int=5 + number * (2**61 - 1))) for number in range(200)])
@@ -70,7 +68,6 @@ def test_a_set_of_uuids_made_to_collide_is_refused() -> None:
 @pytest.mark.parametrize(
     ("annotation", "body"),
     [
-        (dict[int, int], b"\x91\x82\x01\x01\x01\x02"),
         (dict[str, int], b"\x91\x82\xa1a\x01\xa1a\x02"),
         (set[int], b"\x91\x92\x01\x01"),
         (frozenset[str], b"\x91\x92\xa1a\xa1a"),
@@ -86,7 +83,6 @@ class Loose:
     x: int
 
 
-@fault("decoding raises TypeError in the receiver; contract_of should refuse what has no hash", TypeError)
 @pytest.mark.parametrize(
     ("annotation", "wire"),
     [(set[list[int]], [[1]]), (dict[list[int], int], [[[1], 2]]), (set[Loose], [[1]]), (frozenset[set[int]], [[1]])],
@@ -133,7 +129,6 @@ class RaisingText(bunri.Service):
     def f(self) -> None: ...
 
 
-@fault("the text of a declared builtin is cut by its sender only; a hostile one is as long as the body")
 def test_the_text_of_a_declared_exception_is_bounded_by_the_receiver() -> None:
     try:
         came = contract_of(RaisingText).methods[0].decode_exception(b"\x00" + pack("x" * 60_000))
@@ -194,7 +189,6 @@ def test_a_view_of_numbers_is_not_sent_as_bytes() -> None:
         taking(memoryview).encode_arguments((memoryview(b"abcd").cast("i"),), None)
 
 
-@fault("a view with gaps is handed to the channel as it is, where cast() raises TypeError")
 def test_a_large_view_with_gaps_is_sent_whole_or_refused() -> None:
     try:
         _, blobs = taking(memoryview).encode_arguments((memoryview(LARGE * 4)[::2],), None)
@@ -225,7 +219,6 @@ def test_a_pattern_holds_in_a_union() -> None:
         taking(Annotated[str, msgspec.Meta(pattern="^a")] | int).encode_arguments(("b",), None)
 
 
-@fault("a bound on an int stands twice in the wire type, and the decoder raises TypeError", TypeError)
 def test_a_bound_on_an_int_holds() -> None:
     small = Annotated[int, msgspec.Meta(ge=0, le=9)]
     assert across(small, 9) == 9
@@ -298,7 +291,6 @@ def test_a_wrong_result_is_a_usage_error() -> None:
         giving(bytes).encode_result((), None)
 
 
-@fault("a closed File raises ValueError out of the encoder", ValueError)
 def test_a_closed_file_is_a_usage_error() -> None:
     file = bunri.File.open("/dev/null")
     file.close()
@@ -330,7 +322,6 @@ def test_a_declared_oserror_covers_what_the_system_raises() -> None:
     assert contract_of(RaisingOs).methods[0].encode_exception(FileNotFoundError(2, "none")) is not None
 
 
-@fault("a size is looked at only as a text")
 @pytest.mark.parametrize("size", [-1, 0, True, 1.5])
 def test_a_size_that_says_nothing_is_refused(size: Any) -> None:
     with pytest.raises(UsageError):

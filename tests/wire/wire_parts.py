@@ -73,6 +73,10 @@ class Sent:
         self.handles: list[Any] = []
         self.services: list[tuple[Any, type]] = []
 
+    def close(self) -> None:
+        """The message does not go out. Nothing was duplicated here."""
+        self.descriptors.clear()
+
     def add_descriptor(self, handle: Any, kind: HandleKind) -> Any:
         self.handles.append(handle)
         self.descriptors.append(handle.fileno())

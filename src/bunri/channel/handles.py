@@ -27,6 +27,7 @@ from bunri.wire.registry import HandleKind
 _PSEUDO = frozenset(
     {0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x65735546, 0x6165676C}
 )  # proc sysfs cgroup cgroup2 fuse pstore
+_FILES = frozenset({"file", "pipe", "eventfd", "character device"})  # what a File may be; no pidfd, no epoll
 _ADDRESS_FAMILIES = frozenset({socket.AF_UNIX, socket.AF_INET, socket.AF_INET6})
 _STREAMS = frozenset({socket.SOCK_STREAM, socket.SOCK_SEQPACKET})
 
@@ -37,6 +38,11 @@ class OutgoingHandles:
     def __init__(self, number_of: Callable[[Any, Contract], int]) -> None:
         self.descriptors: list[int] = []
         self._number_of = number_of
+
+    def close(self) -> None:
+        """The message will not go out."""
+        close_all(self.descriptors)
+        self.descriptors.clear()
 
     def add_descriptor(self, handle: Any, kind: HandleKind) -> Any:
         if kind in (HandleKind.SOCKET, HandleKind.DATAGRAM):
@@ -81,8 +87,9 @@ class IncomingHandles:
         self._trusted = trusted
 
     def descriptor(self, told: Any, kind: HandleKind) -> Any:
-        index = told[0] if kind is HandleKind.MAPPED else told
-        if index >= len(self._left) or (number := self._left[index]) is None:
+        index: int = told[0] if kind is HandleKind.MAPPED else told
+        number = self._left[index] if index < len(self._left) else None
+        if number is None:
             raise ProtocolError(f"handle {index}, which did not come, or stands twice")
         if kind is HandleKind.MAPPED:
             return self._map(index, number, told[1], Access.WRITE if told[2] else Access.READ)
@@ -111,7 +118,8 @@ class IncomingHandles:
         self._left.clear()
 
     def _check_file(self, number: int, found: str) -> None:
-        if found in ("directory", "socket") or (not self._trusted and fds.access_of(number) == "path"):
+        allowed = _FILES | {"anonymous"} if self._trusted else _FILES  # the worker's fstat sees no more of an eventfd
+        if found not in allowed or (not self._trusted and fds.access_of(number) == "path"):
             raise ProtocolError(f"a {found} descriptor where a File is declared")
         if not self._trusted and fds.filesystem_magic(number) in _PSEUDO:
             raise ProtocolError("a file of a pseudo file system (proc, sysfs, cgroup, fuse) from a worker")
@@ -133,8 +141,10 @@ def _socket_of(number: int, *, datagram: bool) -> socket.socket:
         family = probe.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
         kind = probe.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
         protocol = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL)
-    finally:
-        probe.detach()
+    except OSError:
+        probe.close()
+        raise ProtocolError("a socket that does not say what it is") from None
+    probe.detach()
     if family not in _ADDRESS_FAMILIES or (kind in _STREAMS) is datagram:
         os.close(number)
         raise ProtocolError(f"a socket of family {family} and type {kind}, which is not what is declared")

@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from bunri.calls import Call
 from bunri.channel import faults
@@ -44,7 +44,7 @@ class WorkerSide(Conversation):
         self._object: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._stubs: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._stubs: Any = weakref.WeakValueDictionary()  # number -> stub
         self._received: dict[int, int] = {}  # service number -> how often it came
         self._dropped: list[int] = []  # numbers whose stub the collector took
         self._last_flush = 0.0
@@ -274,10 +274,11 @@ class WorkerSide(Conversation):
 
     def service(self, number: int, interface: Contract) -> Any:
         """The stub of a service that the monitor has sent, the same for the same number."""
-        stub = cast(Any, self._stubs.get(number))
+        stub: Any = self._stubs.get(number)
         if stub is None:
             remote = RemoteService(self, number, interface)
-            stub = make_stub(interface.cls, interface, remote)
+            made: Any = make_stub
+            stub = made(interface.cls, interface, remote)
             self._stubs[number] = stub
             weakref.finalize(stub, self._dropped.append, number)
         self._received[number] = self._received.get(number, 0) + 1

@@ -14,7 +14,6 @@ from bunri.errors import UsageError
 from bunri.policy import Policy, narrower_or_equal
 from bunri.process import program
 from bunri.process.life import Worker
-from bunri.process.unconfined import unconfined_start
 from bunri.wire import contract_of
 from bunri.wire.frames import FrameKind
 
@@ -26,9 +25,6 @@ def start(cls: type[C], policy: Policy | None, args: tuple[Any, ...], kwargs: di
     chosen = _checked(cls, policy)
     contract = contract_of(cls)
     bound = contract.init.bind(args, kwargs)
-    instead = unconfined_start(cls, chosen, contract, bound)
-    if instead is not None:
-        return make_stub(cls, contract, instead)
     worker = start_worker(cls, chosen, bound, asyncio._get_running_loop())
     stub = make_stub(cls, contract, worker)
     weakref.finalize(stub, worker.kill, "its stub was dropped").atexit = False
@@ -106,9 +102,6 @@ def start_pool(cls: type[C], size: int, args: tuple[Any, ...], kwargs: dict[str,
     chosen = _checked(cls, None)
     contract = contract_of(cls)
     bound = contract.init.bind(args, kwargs)
-    instead = unconfined_start(cls, chosen, contract, bound)
-    if instead is not None:
-        return make_stub(cls, contract, instead)
     pool = Pool(cls, size, chosen, bound, asyncio._get_running_loop())
     stub = make_stub(cls, contract, pool)
     weakref.finalize(stub, pool.drop).atexit = False

@@ -135,7 +135,7 @@ def _differ_from_siblings() -> None:
 def _refuse_debugging() -> None:
     def refuse(*args: object, **kwargs: object) -> Any:
         raise UsageError(
-            "a confined worker has no terminal to debug or to ask on. Run the program under bunri.testing.unconfined(), where pdb works"
+            "a confined worker has no terminal to debug or to ask on. What it prints arrives on the logger bunri.worker.<Class>"
         )
 
     sys.breakpointhook = refuse

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from msgspec import Struct, structs
-
 from bunri.errors import UsageError
 
 ITEMS: Final = 65_536  # objects in one value; a body of that many bytes cannot hold more
@@ -95,20 +93,3 @@ def scan(body: bytes) -> None:
                 raise Fault(f"nested deeper than {NESTING} levels")
         while open_levels and open_levels[-1] == 0:
             open_levels.pop()
-
-
-def holds_nul(wire: object) -> bool:
-    """Whether a NUL character stands in any text of a decoded wire value.
-
-    A path or a name with a NUL means one thing to Python and another to the kernel. Runs only when the body holds a
-    zero byte at all.
-    """
-    if isinstance(wire, str):
-        return "\0" in wire
-    if isinstance(wire, (list, tuple)):
-        return any(map(holds_nul, wire))
-    if isinstance(wire, dict):
-        return any(map(holds_nul, wire)) or any(map(holds_nul, wire.values()))
-    if isinstance(wire, Struct):
-        return any(map(holds_nul, structs.astuple(wire)))
-    return False

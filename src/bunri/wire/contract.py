@@ -7,6 +7,10 @@ A sender reads its own message with the receiver's decoder before it goes out: w
 own `UsageError` first, with the path of the value.
 """
 
+# Annotations are values here, and of values made of them no checker knows the type:
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false
+
 from __future__ import annotations
 
 import builtins
@@ -83,9 +87,14 @@ class _Message:
             if self._back is not None and sink is None:
                 self._back(wire, None)
         except Fault as fault:
+            _take_back(sink)
             raise UsageError(f"{self._where}: {fault} - at `${fault.path}`") from None
-        except (msgspec.MsgspecError, UnicodeError, OverflowError, TypeError, RecursionError) as fault:
+        except (msgspec.MsgspecError, UnicodeError, OverflowError, TypeError, ValueError, RecursionError) as fault:
+            _take_back(sink)
             raise UsageError(f"{self._where}: {fault}") from None
+        except BaseException:
+            _take_back(sink)
+            raise
         return body, blobs
 
     def decode(self, body: bytes, source: Source | None, blobs: dict[int, bytes] | None) -> Any:
@@ -98,7 +107,15 @@ class _Message:
                 source.finish()
         except Fault as fault:
             self._refuse(source, f"{fault} - at `${fault.path}`")
-        except (msgspec.MsgspecError, UnicodeError, OverflowError, ValueError, RecursionError) as fault:
+        except (
+            msgspec.MsgspecError,
+            UnicodeError,
+            OverflowError,
+            TypeError,
+            ValueError,
+            OSError,
+            RecursionError,
+        ) as fault:
             self._refuse(source, str(fault))
         except ProtocolError:
             if source is not None:
@@ -116,8 +133,9 @@ class _Message:
         taken: list[tuple[int, Any]] = []
         for position, kind in self._blobs:
             data = value[position] if isinstance(value, tuple) else value
-            if isinstance(data, bytes | bytearray | memoryview) and len(data) >= bounds.BLOB:
-                taken.append((position, data))
+            if isinstance(data, bytes | bytearray | memoryview) and memoryview(data).nbytes >= bounds.BLOB:
+                whole = data if not isinstance(data, memoryview) or data.c_contiguous else data.tobytes()
+                taken.append((position, whole))
                 empty = kind(b"")
                 value = (*value[:position], empty, *value[position + 1 :]) if isinstance(value, tuple) else empty
         return value, taken
@@ -131,6 +149,12 @@ class _Message:
             made = data if kinds[position] is bytes else kinds[position](data)
             value = (*value[:position], made, *value[position + 1 :]) if isinstance(value, tuple) else made
         return value
+
+
+def _take_back(sink: Sink | None) -> None:
+    """The message does not go out: what was duplicated for it is closed."""
+    if sink is not None:
+        sink.close()
 
 
 class MethodContract:
@@ -147,12 +171,16 @@ class MethodContract:
         if name == "__init__":
             result = type(None)
         elif any(HandleKind.MAPPED in s.kinds for s in shapes):
-            raise UsageError(f"{self._where}: a Mapped can only be handed to a constructor, which maps it before any code of the worker runs")
+            raise UsageError(
+                f"{self._where}: a Mapped can only be handed to a constructor, which maps it before any code of the worker runs"
+            )
         answer = shape_of(result, f"{self._where} -> result")
         if HandleKind.MAPPED in answer.kinds:
             raise UsageError(f"{self._where}: a Mapped cannot be returned: a mapping from a worker is never shared")
-        self.handle_kinds_down = frozenset().union(*(s.kinds for s in shapes)) if shapes else frozenset[HandleKind]()
-        self.handle_kinds_up = answer.kinds
+        self.handle_kinds_down: frozenset[HandleKind] = (
+            frozenset().union(*(s.kinds for s in shapes)) if shapes else frozenset[HandleKind]()
+        )
+        self.handle_kinds_up: frozenset[HandleKind] = answer.kinds
         self.sends_handles = bool(self.handle_kinds_down - {HandleKind.SECRET})
         self.returns_handles = bool(self.handle_kinds_up - {HandleKind.SECRET})
         self.service_types = tuple(dict.fromkeys(c for s in (*shapes, answer) for c in s.services))
@@ -163,11 +191,15 @@ class MethodContract:
         arguments = _arguments_shape(shapes)
         blobs = tuple((i, s.blob) for i, s in enumerate(shapes) if s.blob is not None)
         self._arguments = _Message(arguments, self._where, blobs)
-        self._result = _Message(answer, f"{self._where} -> result", ((0, answer.blob),) if answer.blob is not None else ())
+        self._result = _Message(
+            answer, f"{self._where} -> result", ((0, answer.blob),) if answer.blob is not None else ()
+        )
         self._keyword_only = tuple(p.name for p in self._signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
         self._count = len(self._signature.parameters)
         self._first_keyword = self._count - len(self._keyword_only)
-        self.spelling = f"{name}: {self.kind.value} ({arguments.spelling}) -> {answer.spelling} raises {self._raises.spelling}"
+        self.spelling = (
+            f"{name}: {self.kind.value} ({arguments.spelling}) -> {answer.spelling} raises {self._raises.spelling}"
+        )
         # Bound once: a call goes through these without another look-up.
         self.encode_arguments = self._arguments.encode
         self.decode_arguments = self._arguments.decode
@@ -216,7 +248,10 @@ class _Exceptions:
         """The message for a declared exception; None for any other."""
         for number, cls in enumerate(self._types):
             if type(fault) is cls:
-                body, _ = self._messages[number].encode(fault, None)
+                try:
+                    body, _ = self._messages[number].encode(fault, None)
+                except UsageError:
+                    return None  # its fields are not what it declares: then it is undeclared
                 return bytes([number]) + body
         return None
 
@@ -231,7 +266,12 @@ class _Exceptions:
 def _exception_shape(cls: type[Exception], where: str) -> Shape:
     if dataclasses.is_dataclass(cls):
         return shape_of(cls, f"{where} raises {cls.__qualname__}")
-    return Shape(cls.__qualname__, str, lambda fault, sink: str(fault)[:4096].encode("utf-8", "replace").decode(), lambda text, source: cls(text))
+    return Shape(
+        cls.__qualname__,
+        str,
+        lambda fault, sink: str(fault)[:4096].encode("utf-8", "replace").decode(),
+        lambda text, source: cls(printable(text)),
+    )
 
 
 def _arguments_shape(shapes: list[Shape]) -> Shape:
@@ -257,7 +297,8 @@ def _arguments_shape(shapes: list[Shape]) -> Shape:
                 raise Fault(str(fault), f"[{i}]{fault.path}") from None
         return tuple(made)
 
-    wire: Any = tuple[tuple(s.wire for s in shapes)] if shapes else tuple[()]
+    made_of: Any = tuple
+    wire: Any = made_of[tuple(s.wire for s in shapes)] if shapes else tuple[()]
     return Shape(", ".join(s.spelling for s in shapes), wire, to if converts else None, back if backs else None)
 
 
@@ -268,8 +309,14 @@ class Contract:
     cls: type
     methods: tuple[MethodContract, ...]
     init: MethodContract
-    service_contracts: tuple[Contract, ...]
+    services: tuple[type, ...]
+    """The service interfaces that can be reached from here, each once."""
     fingerprint: bytes
+
+    @property
+    def service_contracts(self) -> tuple[Contract, ...]:
+        """Their contracts."""
+        return tuple(contract_of(service) for service in self.services)
 
 
 _contracts: dict[type, Contract] = {}
@@ -283,34 +330,29 @@ def contract_of(cls: type) -> Contract:
     return found
 
 
-def _make_contract(cls: type) -> Contract:
+def _made(cls: type) -> tuple[tuple[MethodContract, ...], MethodContract]:
     base = base_of(cls)
     if base is None:
         raise UsageError(f"{cls.__qualname__} is neither a compartment nor a service")
-    found = _exported(cls, base)
-    methods = tuple(MethodContract(cls, name, function, number) for number, (name, function) in enumerate(sorted(found.items())))
-    init = MethodContract(cls, "__init__", _init_of(cls, base), 0)
-    services = _services_of(cls, (*methods, init))
+    found = sorted(_exported(cls, base).items())
+    methods = tuple(MethodContract(cls, name, function, number) for number, (name, function) in enumerate(found))
+    return methods, MethodContract(cls, "__init__", _init_of(cls, base), 0)
+
+
+def _make_contract(cls: type) -> Contract:
+    methods, init = _made(cls)
     digest = hashlib.sha256(repr([m.spelling for m in (*methods, init)]).encode())
-    for service in services:
-        digest.update(service.fingerprint)
-    return Contract(cls, methods, init, services, digest.digest())
-
-
-def _services_of(cls: type, methods: tuple[MethodContract, ...]) -> tuple[Contract, ...]:
-    """The interfaces that the methods name, and those that these name, in the order they are met."""
-    names: dict[type, None] = {}
-    todo = [annotation for m in methods for annotation in m.service_types]
-    while todo:
+    reached: dict[type, None] = {}
+    todo = [service for m in (*methods, init) for service in m.service_types]
+    while todo:  # not by recursion: services may name each other
         service = todo.pop(0)
-        if service in names or service is cls:
+        if service in reached or service is cls:
             continue
-        names[service] = None
-        base = base_of(service)
-        assert base is not None
-        for name, function in sorted(_exported(service, base).items()):
-            todo += MethodContract(service, name, function, 0).service_types
-    return tuple(contract_of(service) for service in names)
+        reached[service] = None
+        for method in _made(service)[0]:
+            todo += method.service_types
+            digest.update(method.spelling.encode())
+    return Contract(cls, methods, init, tuple(reached), digest.digest())
 
 
 def _no_parameters(self: object) -> None:
@@ -318,8 +360,12 @@ def _no_parameters(self: object) -> None:
 
 
 def _init_of(cls: type, base: Base) -> FunctionType:
-    function = cls.__init__
-    return function if isinstance(function, FunctionType) and base.family is Family.COMPARTMENT else typing.cast(FunctionType, _no_parameters)
+    function: object = vars(cls).get("__init__") or getattr(cls, "__init__")  # noqa: B009  (mypy: unsound on an instance)
+    return (
+        function
+        if isinstance(function, FunctionType) and base.family is Family.COMPARTMENT
+        else typing.cast(FunctionType, _no_parameters)
+    )
 
 
 def _exported(cls: type, base: Base) -> dict[str, FunctionType]:
@@ -347,7 +393,9 @@ def check_annotated(cls: type, base: type) -> None:
             continue
         if isinstance(value, staticmethod | classmethod | property) and name not in registered.reserved:
             kind = type(value).__name__
-            raise UsageError(f"{cls.__qualname__}.{name} is a {kind}, which cannot be called over the wire. Make it a method, or name it _{name}")
+            raise UsageError(
+                f"{cls.__qualname__}.{name} is a {kind}, which cannot be called over the wire. Make it a method, or name it _{name}"
+            )
         if isinstance(value, FunctionType) and name not in registered.reserved:
             _check_function(cls, name, value)
 
@@ -358,14 +406,18 @@ def _check_function(cls: type, name: str, function: FunctionType) -> None:
         return
     for parameter in _own_parameters(function).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise UsageError(f"{where}: *{parameter.name} has no fixed number of values to check. Take a list, or a dict")
+            raise UsageError(
+                f"{where}: *{parameter.name} has no fixed number of values to check. Take a list, or a dict"
+            )
         if parameter.annotation is parameter.empty:
-            raise UsageError(f"{where}({parameter.name}) has no annotation, and the annotations are the contract. Write {parameter.name}: its type")
+            raise UsageError(
+                f"{where}({parameter.name}) has no annotation, and the annotations are the contract. Write {parameter.name}: its type"
+            )
     if name != "__init__" and "return" not in function.__annotations__:
         raise UsageError(f"{where} does not say what it returns. Write -> its type, or -> None")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _own_parameters(function: FunctionType) -> inspect.Signature:
     signature = inspect.signature(function)
     return signature.replace(parameters=list(signature.parameters.values())[1:])

@@ -125,7 +125,7 @@ def pack_large(
     if len(body) - cut > room:
         cut += len(body) - cut - room
     view = memoryview(body)
-    packets = []
+    packets: list[bytes] = []
     for start in range(0, cut, step):
         packets.append(pack(FrameKind.CHUNK, bytes(view[start : min(start + step, cut)]), obj=kind, call=call))
     rest = bytes(view[cut:])

@@ -13,6 +13,10 @@ class Sink(Protocol):
     descriptors: list[int]
     """Duplicates, in the order of their indexes, to be sent beside the message and closed then."""
 
+    def close(self) -> None:
+        """The message will not go out: close the duplicates."""
+        ...
+
     def add_descriptor(self, handle: Any, kind: HandleKind) -> Any:
         """What stands for the handle in the message: its index (for a Mapped: index, length, access)."""
         ...

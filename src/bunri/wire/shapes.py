@@ -7,6 +7,10 @@ nothing to do, so a call of numbers costs no Python at all.
 Everything is compiled once per class, from the annotations alone; both sides have the same classes, so both have the same shapes.
 """
 
+# Annotations are values here, and of values made of them no checker knows the type:
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownLambdaType=false, reportInvalidTypeArguments=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import collections.abc
@@ -31,6 +35,10 @@ from bunri.wire.bounds import Fault
 from bunri.wire.registry import Family, HandleKind, Marker, base_of, handle_kind
 
 Convert = Callable[[Any, Any], Any] | None
+_TUPLE: Any = tuple  # subscripted with values
+_LIST: Any = list
+_DICT: Any = dict
+_ANNOTATED: Any = typing.Annotated
 _INT64: Final = typing.Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _MOST: Final = msgspec.Meta(max_length=bounds.ITEMS)
 _MOST_KEYS: Final = msgspec.Meta(max_length=bounds.OPEN_KEYS)
@@ -53,7 +61,9 @@ class Shape(NamedTuple):
 def shape_of(annotation: Any, where: str, *, markers: tuple[Any, ...] = (), busy: tuple[Any, ...] = ()) -> Shape:
     """The shape of an annotation. UsageError, naming `where`, for what cannot cross."""
     if annotation in busy:
-        raise UsageError(f"{where}: {_name(annotation)} contains itself, and a message has a bounded depth. Send a flat list with indexes")
+        raise UsageError(
+            f"{where}: {_name(annotation)} contains itself, and a message has a bounded depth. Send a flat list with indexes"
+        )
     if len(busy) > bounds.NESTING:
         raise UsageError(f"{where}: more than {bounds.NESTING} types inside each other")
     if hasattr(annotation, "__supertype__"):  # NewType
@@ -134,7 +144,7 @@ def _to_bytes(value: Any, sink: Any) -> Any:
     if isinstance(value, bytes | bytearray):
         return value
     if isinstance(value, memoryview):
-        return bytes(value)
+        return value.tobytes()
     raise Fault(f"expected bytes, got {type(value).__name__}")
 
 
@@ -162,7 +172,11 @@ _PLAIN: Final[dict[Any, Shape]] = {
     datetime.timedelta: Shape("timedelta", datetime.timedelta, python=datetime.timedelta),
     uuid.UUID: Shape("UUID", uuid.UUID, python=uuid.UUID),
     decimal.Decimal: Shape(
-        "Decimal", typing.Annotated[str, msgspec.Meta(max_length=bounds.DIGITS + 16)], _decimal_to, _decimal_back, decimal.Decimal
+        "Decimal",
+        typing.Annotated[str, msgspec.Meta(max_length=bounds.DIGITS + 16)],
+        _decimal_to,
+        _decimal_back,
+        decimal.Decimal,
     ),
 }
 _RAW_TEXT: Final = Shape("str raw", bytes, _raw_to, _raw_back, python=str)
@@ -215,12 +229,15 @@ def _annotated(inner: Any, markers: tuple[Any, ...], where: str, busy: tuple[Any
 
 def _with_meta(shape: Shape, meta: msgspec.Meta, where: str) -> Shape:
     """msgspec's constraints. A pattern is looked at by the sender only: hostile text never meets a regular expression."""
+    earlier = [m for m in getattr(shape.wire, "__metadata__", ()) if isinstance(m, msgspec.Meta)]
     bound = {
-        name: getattr(meta, name)
+        name: getattr(m, name)
+        for m in (*earlier, meta)
         for name in ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "tz")
-        if getattr(meta, name) is not None
+        if getattr(m, name) is not None
     }
-    wire = typing.Annotated[shape.wire, msgspec.Meta(**bound)] if bound else shape.wire
+    bare = typing.get_args(shape.wire)[0] if earlier else shape.wire
+    wire: Any = _ANNOTATED[bare, msgspec.Meta(**bound)] if bound else shape.wire
     spelling = f"{shape.spelling} {sorted(bound.items())}"
     if meta.pattern is None:
         return shape._replace(wire=wire, spelling=spelling)
@@ -243,7 +260,9 @@ def _literal(annotation: Any, where: str) -> Shape:
 
 def _enum(cls: type[enum.Enum], where: str) -> Shape:
     if issubclass(cls, enum.Flag):
-        raise UsageError(f"{where}: {cls.__qualname__} is a Flag, whose combinations have no number. Send a set of an Enum")
+        raise UsageError(
+            f"{where}: {cls.__qualname__} is a Flag, whose combinations have no number. Send a set of an Enum"
+        )
     members = list(cls)
     numbers = {member: index for index, member in enumerate(members)}
 
@@ -266,7 +285,9 @@ def _dataclass_fields(cls: Any, where: str) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
     hidden = [f.name for f in dataclasses.fields(cls) if not f.init]
     if hidden:
-        raise UsageError(f"{where}: {cls.__qualname__}.{hidden[0]} is no parameter of its __init__, so it cannot be rebuilt. Drop init=False")
+        raise UsageError(
+            f"{where}: {cls.__qualname__}.{hidden[0]} is no parameter of its __init__, so it cannot be rebuilt. Drop init=False"
+        )
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
@@ -283,17 +304,24 @@ def _record(cls: Any, fields: dict[str, Any], where: str, busy: tuple[Any, ...])
 
     def to(value: Any, sink: Any) -> Any:
         if type(value) is not cls:
-            raise Fault(f"expected {cls.__qualname__}, got {type(value).__qualname__}; a subclass is not cut down to it")
-        return [getattr(value, n) if convert is None else _at(n, convert, getattr(value, n), sink) for n, convert in to_all]
+            raise Fault(
+                f"expected {cls.__qualname__}, got {type(value).__qualname__}; a subclass is not cut down to it"
+            )
+        return [
+            getattr(value, n) if convert is None else _at(n, convert, getattr(value, n), sink) for n, convert in to_all
+        ]
 
     def back(value: Any, source: Any) -> Any:
-        made = {n: v if convert is None else _at(n, convert, v, source) for (n, convert), v in zip(back_all, value, strict=True)}
+        made = {
+            n: v if convert is None else _at(n, convert, v, source)
+            for (n, convert), v in zip(back_all, value, strict=True)
+        }
         try:
             return cls(**made)
         except Exception as fault:  # the class's own check of its values, whatever it raises
             raise Fault(f"{cls.__qualname__} refuses these values: {type(fault).__name__}") from None
 
-    wire: Any = tuple[tuple(shape.wire for shape in inner)] if inner else tuple[()]
+    wire: Any = _TUPLE[tuple(shape.wire for shape in inner)] if inner else tuple[()]
     spelling = f"{cls.__qualname__}({', '.join(f'{n}: {s.spelling}' for n, s in zip(names, inner, strict=True))})"
     return Shape(spelling, wire, to, back, cls, *_carried(inner))
 
@@ -327,8 +355,15 @@ def _typed_dict(cls: Any, where: str, busy: tuple[Any, ...]) -> Shape:
                 raise Fault(f"{cls.__qualname__} without {key!r}")
         return made
 
-    wire: Any = tuple[tuple(typing.Annotated[list[shape.wire], msgspec.Meta(max_length=1)] for shape in inner)]
-    return Shape(f"{cls.__qualname__}{[(k, s.spelling) for k, s in zip(keys, inner, strict=True)]}", wire, to, back, dict, *_carried(inner))
+    wire: Any = _TUPLE[tuple(_ANNOTATED[_LIST[shape.wire], msgspec.Meta(max_length=1)] for shape in inner)]
+    return Shape(
+        f"{cls.__qualname__}{[(k, s.spelling) for k, s in zip(keys, inner, strict=True)]}",
+        wire,
+        to,
+        back,
+        dict,
+        *_carried(inner),
+    )
 
 
 def _carried(inner: list[Shape]) -> tuple[frozenset[HandleKind], tuple[type, ...]]:
@@ -364,8 +399,11 @@ def _generic(origin: Any, args: tuple[Any, ...], where: str, busy: tuple[Any, ..
 
 def _sequence(kind: Any, item: Shape) -> Shape:
     hashed = kind in (set, frozenset)
-    wire_kind = list if hashed and (item.to or item.back) else kind
-    wire: Any = tuple[item.wire, ...] if wire_kind is tuple else wire_kind[item.wire]
+    if hashed:
+        _refuse_unhashable(item)
+    counted = hashed and item.python not in _SAFE_KEYS
+    wire_kind = list if hashed and (item.to or item.back or counted) else kind
+    wire: Any = _TUPLE[item.wire, ...] if wire_kind is tuple else wire_kind[item.wire]
     most = _MOST_KEYS if hashed and item.python not in (str, bytes) else _MOST
     to, back = item.to, item.back
 
@@ -375,7 +413,10 @@ def _sequence(kind: Any, item: Shape) -> Shape:
         return list(value) if to is None else [_at(i, to, v, sink) for i, v in enumerate(value)]
 
     def back_each(value: Any, source: Any) -> Any:
-        return kind(value) if back is None else kind(_at(i, back, v, source) for i, v in enumerate(value))
+        items = value if back is None else [_at(i, back, v, source) for i, v in enumerate(value)]
+        if counted:
+            _count_hashes(items)
+        return kind(items)
 
     return Shape(
         f"{kind.__name__}[{item.spelling}]",
@@ -388,6 +429,30 @@ def _sequence(kind: Any, item: Shape) -> Shape:
     )
 
 
+_SAFE_KEYS: Final = (str, bytes)  # their hash is keyed by a secret of the process
+
+
+def _count_hashes(items: Any) -> None:
+    """Refuse values chosen so that their hashes collide: a set of them is minutes of work (THREATS 24)."""
+    seen: dict[int, int] = {}
+    for item in items:
+        number = hash(
+            hash(item).to_bytes(8, "little", signed=True)
+        )  # keyed, so that this count cannot be flooded itself
+        seen[number] = count = seen.get(number, 0) + 1
+        if count > bounds.EQUAL_HASHES:
+            raise Fault(f"more than {bounds.EQUAL_HASHES} keys with one and the same hash")
+
+
+def _refuse_unhashable(item: Shape) -> None:
+    if item.python in (list, dict, set, bytearray, memoryview) or (
+        item.python is not None and dataclasses.is_dataclass(item.python) and item.python.__hash__ is None
+    ):
+        raise UsageError(
+            f"{item.spelling} has no hash, so it can be neither a key nor in a set. Use a tuple, or a frozen dataclass"
+        )
+
+
 def _fixed_tuple(items: list[Shape]) -> Shape:
     def to(value: Any, sink: Any) -> Any:
         if not isinstance(value, tuple) or len(value) != len(items):
@@ -395,9 +460,12 @@ def _fixed_tuple(items: list[Shape]) -> Shape:
         return [v if s.to is None else _at(i, s.to, v, sink) for i, (s, v) in enumerate(zip(items, value, strict=True))]
 
     def back(value: Any, source: Any) -> Any:
-        return tuple(v if s.back is None else _at(i, s.back, v, source) for i, (s, v) in enumerate(zip(items, value, strict=True)))
+        return tuple(
+            v if s.back is None else _at(i, s.back, v, source)
+            for i, (s, v) in enumerate(zip(items, value, strict=True))
+        )
 
-    wire: Any = tuple[tuple(s.wire for s in items)] if items else tuple[()]
+    wire: Any = _TUPLE[tuple(s.wire for s in items)] if items else tuple[()]
     spelling = f"tuple[{', '.join(s.spelling for s in items)}]"
     plain_to = all(s.to is None for s in items)
     plain_back = all(s.back is None for s in items)
@@ -406,8 +474,9 @@ def _fixed_tuple(items: list[Shape]) -> Shape:
 
 def _mapping(key: Shape, value: Shape) -> Shape:
     most = _MOST if key.python in (str, bytes) else _MOST_KEYS
-    plain = key.to is None and value.to is None and key.python in (str, int)
-    pairs: Any = dict[key.wire, value.wire] if plain else list[tuple[key.wire, value.wire]]
+    _refuse_unhashable(key)
+    plain = key.to is None and value.to is None and key.python is str
+    pairs: Any = _DICT[key.wire, value.wire] if plain else _LIST[_TUPLE[key.wire, value.wire]]
 
     def to(mapping: Any, sink: Any) -> Any:
         if not isinstance(mapping, dict):
@@ -422,12 +491,11 @@ def _mapping(key: Shape, value: Shape) -> Shape:
 
     def back(given: Any, source: Any) -> Any:
         items = given.items() if plain else given
-        made = {
-            (k if key.back is None else _at("keys", key.back, k, source)): (
-                v if value.back is None else _at(_shown(k), value.back, v, source)
-            )
-            for k, v in items
-        }
+        keys = [k if key.back is None else _at("keys", key.back, k, source) for k, _ in items]
+        if key.python not in _SAFE_KEYS:
+            _count_hashes(keys)
+        values = [v if value.back is None else _at(_shown(k), value.back, v, source) for k, v in items]
+        made = dict(zip(keys, values, strict=True))
         if len(made) != len(given):
             raise Fault("a key that stands twice")
         return made
@@ -513,7 +581,9 @@ def _tagged(shapes: list[Shape], where: str) -> Shape:
         return inner if convert is None else convert(inner, source)
 
     number_type = typing.Annotated[int, msgspec.Meta(ge=0, lt=len(shapes))]
-    return Shape(" | ".join(s.spelling for s in shapes), tuple[number_type, msgspec.Raw], to, back, None, *_carried(shapes))
+    return Shape(
+        " | ".join(s.spelling for s in shapes), tuple[number_type, msgspec.Raw], to, back, None, *_carried(shapes)
+    )
 
 
 # Handles and objects: on the wire a small number, which the channel's side gives a meaning.
@@ -536,15 +606,20 @@ def _handle(cls: type, kind: HandleKind, markers: tuple[Any, ...]) -> Shape:
     def back(value: Any, source: Any) -> Any:
         return _of(source).descriptor(value, kind)
 
-    wire: Any = tuple[_INDEX, _INT64, typing.Annotated[int, msgspec.Meta(ge=0, le=1)]] if kind is HandleKind.MAPPED else _INDEX
-    return Shape(f"{cls.__name__} {kind.name}", wire, to, back, socket.socket if cls is socket.socket else cls, frozenset({kind}))
+    wire: Any = (
+        _TUPLE[_INDEX, _INT64, _ANNOTATED[int, msgspec.Meta(ge=0, le=1)]] if kind is HandleKind.MAPPED else _INDEX
+    )
+    return Shape(
+        f"{cls.__name__} {kind.name}", wire, to, back, socket.socket if cls is socket.socket else cls, frozenset({kind})
+    )
 
 
 def _secret(cls: type) -> Shape:
     def to(value: Any, sink: Any) -> Any:
         if not isinstance(value, cls):
             raise Fault(f"expected Secret, got {type(value).__qualname__}")
-        return bytes(typing.cast(Any, value).reveal())
+        secret: Any = value
+        return bytes(secret.reveal())
 
     def back(value: Any, source: Any) -> Any:
         return cls(value)
@@ -554,7 +629,9 @@ def _secret(cls: type) -> Shape:
 
 def _object(cls: type, family: Family, where: str) -> Shape:
     if family is not Family.SERVICE:
-        raise UsageError(f"{where}: a compartment's stub cannot cross: a worker is not handed on. Hand out a Service instead")
+        raise UsageError(
+            f"{where}: a compartment's stub cannot cross: a worker is not handed on. Hand out a Service instead"
+        )
 
     def to(value: Any, sink: Any) -> Any:
         if not isinstance(value, cls):

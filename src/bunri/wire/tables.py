@@ -27,7 +27,9 @@ class ObjectTable:
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._entries: dict[int, _Entry] = {}
-        self._known: dict[tuple[int, type], int] = {}  # (id of the object, interface) -> number; the entry keeps the object alive
+        self._known: dict[
+            tuple[int, type], int
+        ] = {}  # (id of the object, interface) -> number; the entry keeps the object alive
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -41,7 +43,9 @@ class ObjectTable:
             self._entries[number] = entry._replace(sent=entry.sent + 1)
             return number
         if len(self._entries) >= MOST_OBJECTS:
-            raise UsageError(f"{MOST_OBJECTS} objects are in the worker's hands; it must drop some before it is handed another")
+            raise UsageError(
+                f"{MOST_OBJECTS} objects are in the worker's hands; it must drop some before it is handed another"
+            )
         number = next(self._numbers)
         self._known[key] = number
         self._entries[number] = _Entry(obj, contract, 1)
