@@ -17,6 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -349,7 +350,9 @@ class Worker:
 
     def report(self) -> Report:
         if self._report is None:
-            self._report = report(self.template.plan, self._looks)
+            found = report(self.template.plan, self._looks)
+            rights = self.template.role.rights
+            self._report = replace(found, notes=(*found.notes, rights)) if rights else found
         return self._report
 
     def narrow(self, policy: Policy) -> Report:

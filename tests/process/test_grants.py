@@ -1,0 +1,86 @@
+"""What a policy grants works, and nothing beside it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import grants
+import pytest
+
+import bunri
+from bunri import fs
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder that a worker of another user can reach."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        inner = Path(folder) / "home"
+        inner.mkdir()
+        if os.getuid() == 0:
+            os.chown(inner, 65534, 65534)
+        yield inner
+
+
+def test_a_granted_folder_can_be_read_and_nothing_else_exists() -> None:
+    with grants.Reader.start() as worker:
+        assert worker.read("/usr/share/zoneinfo/UTC") == os.path.getsize("/usr/share/zoneinfo/UTC")
+        assert worker.listed("/") == ["scratch", "usr"]
+        with pytest.raises(bunri.PeerError):
+            worker.read("/etc/passwd")
+        with pytest.raises(bunri.PeerError):
+            worker.read("/usr/share/zoneinfo/../../../etc/passwd")
+
+
+def test_what_is_granted_to_read_cannot_be_written() -> None:
+    with grants.Reader.start() as worker, pytest.raises(bunri.Violation):
+        worker.write("/usr/share/zoneinfo/new", 1)
+
+
+def test_a_scratch_is_bounded_and_each_workers_own() -> None:
+    with grants.Reader.start() as one, grants.Reader.start() as two:
+        assert one.write("/scratch/x", 1000) == 1000
+        assert two.listed("/scratch") == []
+        with pytest.raises(bunri.RemoteError, match="No space left"):
+            one.write("/scratch/y", 10 << 20)
+
+
+def test_holes_are_filled_at_the_start(home: Path) -> None:
+    root = os.getuid() == 0
+    user = bunri.User.ids(65534, 65534) if root else bunri.User.same()
+    policy = grants.Home.policy.with_(user=user, files=[fs.write(str(home), at="/")])
+    with grants.Home.start_under(policy) as worker:
+        assert worker.write("/new", 10) == 10
+        assert worker.listed("/") == ["new"]
+        if root:
+            assert worker.uid() == 65534
+    assert (home / "new").stat().st_uid == (65534 if root else os.getuid())
+
+
+def test_an_open_hole_is_refused() -> None:
+    with pytest.raises(bunri.UsageError, match="start_under"):
+        grants.Home.start()
+
+
+def test_a_wider_policy_is_refused() -> None:
+    with pytest.raises(bunri.UsageError, match="wider"):
+        grants.Reader.start_under(bunri.Policy(files=[fs.read("/")]))
+
+
+def test_fs_python_lets_a_module_be_imported_late() -> None:
+    with grants.Lazy.start() as worker:
+        assert worker.late() == "wave"
+
+
+def test_a_worker_that_only_computes_does() -> None:
+    with grants.Computes.start() as worker:
+        assert worker.twice(21) == 42
+
+
+def test_a_granted_thread_runs() -> None:
+    with grants.Threads.start() as worker:
+        assert worker.count() == 1
