@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 
 from runs import TOP, Matrix, Outcome, run_matrix
@@ -85,7 +85,8 @@ def show(checks: list[Outcome], matrix: Matrix) -> int:
     outcomes = checks + matrix.outcomes
     print("\n" + "=" * 96)
     print(
-        f"{'what':<16} {'python':<8} {'as':<14} {'result':<8} {'passed':>7} {'failed':>7} {'skipped':>8} {'seconds':>8}"
+        f"{'what':<16} {'python':<8} {'as':<14} {'result':<8} "
+        f"{'passed':>7} {'failed':>7} {'skipped':>8} {'known':>6} {'seconds':>8}"
     )
     for outcome in outcomes:
         print(row(outcome))
@@ -95,6 +96,7 @@ def show(checks: list[Outcome], matrix: Matrix) -> int:
         for line in [*outcome.problems, *(case.name for case in outcome.cases if case.outcome == "failed")]:
             print(f"  {line}")
     show_not_run(matrix)
+    show_known(matrix)
     print(f"\n{'FAILED: ' + ', '.join(map(label, failed)) if failed else 'all passed'}")
     return 1 if failed else 0
 
@@ -104,31 +106,41 @@ def label(outcome: Outcome) -> str:
 
 
 def row(outcome: Outcome) -> str:
-    counts = [str(outcome.count(kind)) if outcome.cases else "" for kind in ("passed", "failed", "skipped")]
+    counts = [str(outcome.count(kind)) if outcome.cases else "" for kind in ("passed", "failed", "skipped", "known")]
     result = "passed" if outcome.passed else "FAILED"
     return (
         f"{outcome.what:<16} {outcome.python:<8} {outcome.who:<14} {result:<8} "
-        f"{counts[0]:>7} {counts[1]:>7} {counts[2]:>8} {outcome.seconds:>8.1f}"
+        f"{counts[0]:>7} {counts[1]:>7} {counts[2]:>8} {counts[3]:>6} {outcome.seconds:>8.1f}"
     )
 
 
 def show_not_run(matrix: Matrix) -> None:
     """Every skip with its reason, and every combination that could not be made."""
-    reasons: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for outcome in matrix.outcomes:
-        for case in outcome.cases:
-            if case.outcome == "skipped":
-                reasons[(label(outcome), case.detail)].append(case.name)
-    if not reasons and not matrix.not_run:
-        return
-    print("\nnot run here, and why:")
+    if matrix.not_run or any(outcome.count("skipped") for outcome in matrix.outcomes):
+        print("\nnot run here, and why:")
     for line in matrix.not_run:
         print(f"  {line}")
-    for (where, reason), names in reasons.items():
-        print(f"  {where}: {reason}")
-        functions = Counter(name.partition("[")[0] for name in names)  # without the parameters
-        for name, times in functions.items():
-            print(f"      {name}{f' ({times} times)' if times > 1 else ''}")
+    show_cases(matrix, "skipped")
+
+
+def show_known(matrix: Matrix) -> None:
+    """Expected failures: their tests run, and say what is wrong until it is mended (xfail is strict here)."""
+    if any(outcome.count("known") for outcome in matrix.outcomes):
+        print("\nknown faults, each with a test that fails as expected:")
+    show_cases(matrix, "known")
+
+
+def show_cases(matrix: Matrix, kind: str) -> None:
+    """By reason, then by test without its parameters, then the runs it happened in."""
+    reasons: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for outcome in matrix.outcomes:
+        for case in outcome.cases:
+            if case.outcome == kind:
+                reasons[case.detail][case.name.partition("[")[0]].append(f"{outcome.python} {outcome.who}")
+    for reason, functions in reasons.items():
+        print(f"  {reason}")
+        for name, runs in functions.items():
+            print(f"      {name} ({', '.join(dict.fromkeys(runs))})")
 
 
 if __name__ == "__main__":

@@ -232,3 +232,23 @@ def test_cancelling_a_plain_method_ends_the_worker() -> None:
                 await bunri.call(worker.add, 1)
 
     asyncio.run(main())
+
+
+def test_a_call_that_was_made_before_the_start_is_sent_when_nobody_waits() -> None:
+    """The answer to __init__ takes the short way in; the call behind it must not be left lying."""
+    with parts.Plain.pool(1) as pool:
+        for _ in range(30):
+            call = bunri.call(pool.add, 1)
+            deadline = time.monotonic() + 10
+            while not call.done() and time.monotonic() < deadline:
+                time.sleep(0.002)
+            assert call.done()
+
+
+def test_a_budget_holds_also_after_a_long_rest() -> None:
+    """The supervisor stops looking at idle workers; it must look again when they work."""
+    with parts.Plain.start_under(parts.Plain.policy.with_(cpu="200ms")) as worker:
+        worker.add(1)
+        time.sleep(1.2)
+        with pytest.raises(bunri.WorkerDied, match="CPU time"), bunri.deadline(10):
+            worker.burn()

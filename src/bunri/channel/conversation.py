@@ -203,6 +203,11 @@ class Conversation(ABC):
         return not (self._batch or self._outbox or self.waiting or self._freed) and self._reader.is_idle
 
     @property
+    def has_unsent(self) -> bool:
+        """Whether a message waits to be sent, be it only for company."""
+        return bool(self._batch or self._outbox)
+
+    @property
     def backlog(self) -> int:
         """Packets that wait for the other side to read."""
         return len(self._outbox)

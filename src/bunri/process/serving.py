@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 DEFAULT_DEADLINE = 60.0  # seconds, of a `def` call into a worker (THREATS 23)
 CANCEL_GRACE = 1.0  # seconds in which an `async def` method may obey its cancellation
 WINDOW = 1024  # calls on the wire; further ones wait here
+_SENT_AT_ONCE = 8
 _QUICK_BODY = 32 << 10  # bytes
 _BLOCKS = int(Flag.CALLER_BLOCKS)
 MOST_UNREAD = 4096  # packets that a worker leaves unread before it is ended
@@ -161,7 +162,8 @@ class MonitorSide(Conversation):
             call.attach(stop=lambda: self.stop(out))
             out.until = until
             self.watch()
-            if len(self.pending) == 1 or self.loop is not None:
+            # Beyond a few, calls share packets: they go out with the next answer, or the next tick.
+            if len(self.pending) <= _SENT_AT_ONCE or method.kind.is_async or self.loop is not None:
                 self.flush()
 
     def _refuse_blocking(self, method: MethodContract) -> None:
@@ -226,7 +228,7 @@ class MonitorSide(Conversation):
         """Look at the clocks of the calls in flight, on the supervisor's thread."""
         with self.state:
             outs = list(self.pending.values())
-        if self.open and self.backlog and self.loop is None:
+        if self.open and self.has_unsent and self.loop is None:
             self.flush()
         for out in outs:
             if out.begun is None:
@@ -281,9 +283,7 @@ class MonitorSide(Conversation):
     def drive_until(self, done: Callable[[], bool]) -> None:
         """Read on this thread, and serve, until `done`."""
         with self._turn:
-            if self._background:
-                self._background = False
-                self.worker.program.supervisor.remove(self.link.number)
+            self._end_background()
             try:
                 self.flush()
                 self.services.work()
@@ -333,6 +333,8 @@ class MonitorSide(Conversation):
         out.end(value, None)
         if self._later:
             self._begin_more()
+        elif self.has_unsent:  # what was held back to share a packet goes out with every answer
+            self.flush()
         return True
 
     def _begin_more(self) -> None:
@@ -349,7 +351,7 @@ class MonitorSide(Conversation):
         self.feed(packet, descriptors)
         if self._later:
             self._begin_more()
-        if self.backlog or self._batch:
+        if self.has_unsent:
             self.flush()
         if not self.worker.program.supervisor.is_current:
             self.services.work()
@@ -411,10 +413,17 @@ class MonitorSide(Conversation):
     def read_in_background(self) -> None:
         """Nobody is inside a call: let the supervisor read the answers."""
         with self.state:
+            # Flag and registration change together: apart, two threads could leave one without the other.
             if self._background or self.worker.is_over:
                 return
             self._background = True
-        self.worker.program.supervisor.add(self.link.number, self._read_for_supervisor)
+            self.worker.program.supervisor.add(self.link.number, self._read_for_supervisor)
+
+    def _end_background(self) -> None:
+        with self.state:
+            if self._background:
+                self._background = False
+                self.worker.program.supervisor.remove(self.link.number)
 
     def _read_for_supervisor(self) -> None:
         if not self._turn.acquire(blocking=False):
@@ -422,15 +431,14 @@ class MonitorSide(Conversation):
         try:
             if self._background:
                 self.read_now()
-                if not self.pending:
-                    self._stop_reading()
+                with self.state:
+                    if not self.pending:
+                        self._end_background()
         finally:
             self._turn.release()
 
     def _stop_reading(self) -> None:
-        if self._background:
-            self._background = False
-            self.worker.program.supervisor.remove(self.link.number)
+        self._end_background()
         if self.loop is not None and not self.loop.is_closed():
             if _running_loop() is self.loop:
                 self.loop.remove_reader(self.link.number)

@@ -28,6 +28,9 @@ _QUIET = 25  # ticks without a call after which a worker is no longer looked at
 class Watched(Protocol):
     """Something whose clocks are looked at while it is busy."""
 
+    watched: bool
+    """Whether the supervisor looks at it. Set by whoever calls `watch`, taken back by the supervisor."""
+
     def tick(self, now: float) -> bool:
         """Look; False when there was nothing to look at."""
         ...
@@ -158,10 +161,20 @@ class Supervisor:
                 log.exception("looking at the clocks of %r failed", worker)
             with self._lock:
                 quiet = 0 if seen else self._busy.get(worker, 0) + 1
-                if quiet >= _QUIET:
-                    self._busy.pop(worker, None)
-                elif worker in self._busy:
-                    self._busy[worker] = quiet
+                self._busy[worker] = quiet
+            if quiet >= _QUIET:
+                self._let_rest(worker, now)
+
+    def _let_rest(self, worker: Watched, now: float) -> None:
+        """Look at it no more. A call may begin in this very moment: it sees `watched` and relies on us, or asks to be
+        watched. So the flag goes first, and then we look once more."""
+        worker.watched = False
+        if worker.tick(now):
+            worker.watched = True
+            return
+        with self._lock:
+            if not worker.watched:
+                self._busy.pop(worker, None)
 
     def _guard(self, action: Callable[[], None]) -> None:
         """One action's fault must not end the supervision of all the others; it is logged, with its traceback."""
