@@ -303,24 +303,3 @@ def test_a_large_result_and_a_large_item_travel_beside_the_body() -> None:
 def test_large_bytes_where_none_belong_are_refused(annotation: Any, wire: Any, at: int) -> None:
     with pytest.raises(ProtocolError):
         taking(annotation).decode_arguments(pack([wire]), None, {at: LARGE})
-
-
-@pytest.mark.parametrize("meta", [msgspec.Meta(gt=0), msgspec.Meta(ge=1, le=2**62)])
-def test_a_bound_of_the_program_joins_ours(meta: msgspec.Meta) -> None:
-    method = taking(Annotated[int, meta])
-    assert method.decode_arguments(pack([1]), None, None) == (1,)
-    with pytest.raises(ProtocolError):
-        method.decode_arguments(pack([0]), None, None)
-    with pytest.raises(ProtocolError):
-        method.decode_arguments(pack([2**63]), None, None)
-
-
-def test_a_bound_of_the_program_does_not_loosen_ours() -> None:
-    method = taking(Annotated[set[int], msgspec.Meta(max_length=bounds.ITEMS)])
-    with pytest.raises(ProtocolError):
-        method.decode_arguments(pack([list(range(bounds.OPEN_KEYS + 1))]), None, None)
-
-
-def test_a_meta_that_fits_no_member_is_refused_at_the_definition() -> None:
-    with pytest.raises(UsageError, match="cannot be checked"):
-        taking(Annotated[int | None, msgspec.Meta(ge=0)])

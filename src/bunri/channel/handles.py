@@ -27,8 +27,7 @@ from bunri.wire.registry import HandleKind
 _PSEUDO = frozenset(
     {0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x65735546, 0x6165676C}
 )  # proc sysfs cgroup cgroup2 fuse pstore
-_FILES = frozenset({"file", "pipe", "eventfd"})  # what a File from a worker may be; no pidfd, no epoll
-_FILES_OF_MONITOR = _FILES | {"device", "anonymous"}  # the worker's fstat sees no more of an eventfd
+_FILES = frozenset({"file", "pipe", "eventfd", "character device"})  # what a File may be; no pidfd, no epoll
 _ADDRESS_FAMILIES = frozenset({socket.AF_UNIX, socket.AF_INET, socket.AF_INET6})
 _STREAMS = frozenset({socket.SOCK_STREAM, socket.SOCK_SEQPACKET})
 
@@ -98,9 +97,8 @@ class IncomingHandles:
         found = fds.kind_of_mode(os.fstat(number).st_mode) or "anonymous" if self._trusted else fds.kind_of(number)
         if kind is HandleKind.FILE:
             self._check_file(number, found)
-            file = File(number)
             self._left[index] = None
-            return file
+            return File(number)
         if found != "socket":
             raise ProtocolError(f"a {found} where a socket is declared")
         self._left[index] = None
@@ -120,13 +118,10 @@ class IncomingHandles:
         self._left.clear()
 
     def _check_file(self, number: int, found: str) -> None:
-        if found not in (_FILES_OF_MONITOR if self._trusted else _FILES):
+        allowed = _FILES | {"anonymous"} if self._trusted else _FILES  # the worker's fstat sees no more of an eventfd
+        if found not in allowed or (not self._trusted and fds.access_of(number) == "path"):
             raise ProtocolError(f"a {found} descriptor where a File is declared")
-        if self._trusted:
-            return
-        if fds.access_of(number) == "path" or _is_memory(number):
-            raise ProtocolError("a descriptor of a place (O_PATH), or of memory (memfd), where a File is declared")
-        if fds.filesystem_magic(number) in _PSEUDO:
+        if not self._trusted and fds.filesystem_magic(number) in _PSEUDO:
             raise ProtocolError("a file of a pseudo file system (proc, sysfs, cgroup, fuse) from a worker")
 
     def _map(self, index: int, number: int, length: int, access: Access) -> Mapped:
@@ -137,11 +132,6 @@ class IncomingHandles:
         self._left[index] = None
         os.close(number)
         return Mapped.from_mapping(mapping, access)
-
-
-def _is_memory(fd: int) -> bool:
-    """Whether it is a memfd. OSError, which refuses the message, where there is no /proc to ask."""
-    return os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:")
 
 
 def _socket_of(number: int, *, datagram: bool) -> socket.socket:

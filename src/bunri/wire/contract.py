@@ -31,7 +31,7 @@ from bunri.errors import ProtocolError, UsageError
 from bunri.text import printable
 from bunri.wire import bounds
 from bunri.wire.bounds import Fault
-from bunri.wire.handles import CHECKING, Sink, Source
+from bunri.wire.handles import Sink, Source
 from bunri.wire.registry import Base, Family, HandleKind, base_of
 from bunri.wire.shapes import Shape, shape_of
 
@@ -71,11 +71,7 @@ class _Message:
 
     def __init__(self, shape: Shape, where: str, blobs: tuple[tuple[int, type], ...]) -> None:
         self._to, self._back = shape.to, shape.back
-        try:
-            self._decode = msgspec.msgpack.Decoder(shape.wire).decode
-        except (TypeError, ValueError) as fault:
-            raise UsageError(f"{where}: an annotation that cannot be checked: {fault}") from None
-        self._only_nul = shape.only_nul
+        self._decode = msgspec.msgpack.Decoder(shape.wire).decode
         self._where = where
         self._blobs = blobs
 
@@ -88,8 +84,8 @@ class _Message:
             if len(body) > bounds.ITEMS:
                 bounds.scan(body)
             wire = self._decode(body)
-            if self._back is not None and not (self._only_nul and b"\0" not in body):
-                self._back(wire, None if sink is None else CHECKING)
+            if self._back is not None and sink is None:
+                self._back(wire, None)
         except Fault as fault:
             _take_back(sink)
             raise UsageError(f"{self._where}: {fault} - at `${fault.path}`") from None
@@ -106,8 +102,7 @@ class _Message:
             if len(body) > bounds.ITEMS:
                 bounds.scan(body)
             wire = self._decode(body)
-            is_checked = self._back is None or (self._only_nul and b"\0" not in body)
-            value = wire if is_checked else self._back(wire, source)
+            value = wire if self._back is None else self._back(wire, source)
             if source is not None:
                 source.finish()
         except Fault as fault:
@@ -137,7 +132,7 @@ class _Message:
         """Large bytes out of the value, an empty one in their place."""
         taken: list[tuple[int, Any]] = []
         for position, kind in self._blobs:
-            data = value[position] if isinstance(value, tuple) and position < len(value) else value
+            data = value[position] if isinstance(value, tuple) else value
             if isinstance(data, bytes | bytearray | memoryview) and memoryview(data).nbytes >= bounds.BLOB:
                 whole = data if not isinstance(data, memoryview) or data.c_contiguous else data.tobytes()
                 taken.append((position, whole))
@@ -255,8 +250,8 @@ class _Exceptions:
             if type(fault) is cls:
                 try:
                     body, _ = self._messages[number].encode(fault, None)
-                except Exception:  # a field is not what it declares, or its own __str__ raises: then it is undeclared
-                    return None
+                except UsageError:
+                    return None  # its fields are not what it declares: then it is undeclared
                 return bytes([number]) + body
         return None
 
@@ -304,13 +299,7 @@ def _arguments_shape(shapes: list[Shape]) -> Shape:
 
     made_of: Any = tuple
     wire: Any = made_of[tuple(s.wire for s in shapes)] if shapes else tuple[()]
-    return Shape(
-        ", ".join(s.spelling for s in shapes),
-        wire,
-        to if converts else None,
-        back if backs else None,
-        only_nul=all(s.only_nul or s.back is None for s in shapes),
-    )
+    return Shape(", ".join(s.spelling for s in shapes), wire, to if converts else None, back if backs else None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

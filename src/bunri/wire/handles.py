@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from bunri.wire.registry import HandleKind
 
@@ -44,25 +44,3 @@ class Source(Protocol):
     def close_unclaimed(self) -> None:
         """The message is refused: close what came with it."""
         ...
-
-
-class Checking:
-    """The source with which a sender looks its own message over: every handle is stood in for, none is touched.
-
-    No stand-in reaches the program's own classes: a record that holds a handle is not built (`shapes`).
-    """
-
-    def descriptor(self, told: Any, kind: HandleKind) -> Any:
-        return object()
-
-    def service(self, number: int, interface: type) -> Any:
-        return object()
-
-    def finish(self) -> None:
-        """Nothing came."""
-
-    def close_unclaimed(self) -> None:
-        """Nothing came."""
-
-
-CHECKING: Final = Checking()

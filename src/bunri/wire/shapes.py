@@ -4,9 +4,6 @@ msgspec decodes by type, in C, what it can be told about; that is the wire type 
 (a dataclass with other fields, a NUL in a string, not a number), the shape's own converters do. None stands for a converter that has
 nothing to do, so a call of numbers costs no Python at all.
 
-What is checked is the message, not the object: msgspec writes a UUID, a date or an Enum where `str` is declared as its text, and a tuple or a
-set where `list` is declared as a list. So a sender that mixes these up is not told; the receiver gets exactly what the annotation says.
-
 Everything is compiled once per class, from the annotations alone; both sides have the same classes, so both have the same shapes.
 """
 
@@ -35,7 +32,6 @@ import msgspec
 from bunri.errors import UsageError
 from bunri.wire import bounds
 from bunri.wire.bounds import Fault
-from bunri.wire.handles import CHECKING
 from bunri.wire.registry import Family, HandleKind, Marker, base_of, handle_kind
 
 Convert = Callable[[Any, Any], Any] | None
@@ -60,9 +56,6 @@ class Shape(NamedTuple):
     kinds: frozenset[HandleKind] = frozenset()
     services: tuple[type, ...] = ()  # the service interfaces that can stand in it
     blob: type | None = None  # bytes, bytearray or memoryview: large ones travel beside the body
-    only_nul: bool = (
-        False  # `back` refuses a NUL in a text and does nothing else: a body without a zero byte needs none of it
-    )
 
 
 def shape_of(annotation: Any, where: str, *, markers: tuple[Any, ...] = (), busy: tuple[Any, ...] = ()) -> Shape:
@@ -169,7 +162,7 @@ _PLAIN: Final[dict[Any, Shape]] = {
     bool: Shape("bool", bool, python=bool),
     int: Shape("int", _INT64, python=int),
     float: Shape("float", float, back=_back_float, python=float),
-    str: Shape("str", str, back=_back_str, python=str, only_nul=True),
+    str: Shape("str", str, back=_back_str, python=str),
     bytes: Shape("bytes", bytes, to=_to_bytes, python=bytes, blob=bytes),
     bytearray: Shape("bytearray", bytes, to=_to_bytes, back=_back_bytearray, python=bytearray, blob=bytearray),
     memoryview: Shape("memoryview", bytes, to=_to_bytes, back=_back_memoryview, python=memoryview, blob=memoryview),
@@ -237,7 +230,12 @@ def _annotated(inner: Any, markers: tuple[Any, ...], where: str, busy: tuple[Any
 def _with_meta(shape: Shape, meta: msgspec.Meta, where: str) -> Shape:
     """msgspec's constraints. A pattern is looked at by the sender only: hostile text never meets a regular expression."""
     earlier = [m for m in getattr(shape.wire, "__metadata__", ()) if isinstance(m, msgspec.Meta)]
-    bound = _bounds_of([*earlier, meta])
+    bound = {
+        name: getattr(m, name)
+        for m in (*earlier, meta)
+        for name in ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "tz")
+        if getattr(m, name) is not None
+    }
     bare = typing.get_args(shape.wire)[0] if earlier else shape.wire
     wire: Any = _ANNOTATED[bare, msgspec.Meta(**bound)] if bound else shape.wire
     spelling = f"{shape.spelling} {sorted(bound.items())}"
@@ -251,26 +249,6 @@ def _with_meta(shape: Shape, meta: msgspec.Meta, where: str) -> Shape:
         return value if shape.to is None else shape.to(value, sink)
 
     return shape._replace(wire=wire, to=to, spelling=f"{spelling} {meta.pattern}")
-
-
-_TIGHTER: Final[dict[str, Callable[..., Any]]] = {
-    "gt": max, "ge": max, "min_length": max, "lt": min, "le": min, "max_length": min,
-}  # fmt: skip
-
-
-def _bounds_of(metas: list[msgspec.Meta]) -> dict[str, Any]:
-    """All their bounds as those of one: of two, the tighter. Nothing that a program writes loosens a bound of ours."""
-    bound: dict[str, Any] = {}
-    for meta in metas:
-        for name in (*_TIGHTER, "multiple_of", "tz"):
-            value = getattr(meta, name)
-            if value is not None:
-                bound[name] = _TIGHTER[name](bound[name], value) if name in bound and name in _TIGHTER else value
-    if "gt" in bound and "ge" in bound:  # msgspec takes one of the two
-        bound.pop("ge" if bound["gt"] >= bound["ge"] else "gt")
-    if "lt" in bound and "le" in bound:
-        bound.pop("le" if bound["lt"] <= bound["le"] else "lt")
-    return bound
 
 
 def _literal(annotation: Any, where: str) -> Shape:
@@ -329,24 +307,15 @@ def _record(cls: Any, fields: dict[str, Any], where: str, busy: tuple[Any, ...])
             raise Fault(
                 f"expected {cls.__qualname__}, got {type(value).__qualname__}; a subclass is not cut down to it"
             )
-        try:
-            fields = [getattr(value, n) for n in names]
-        except AttributeError:
-            raise Fault(f"a {cls.__qualname__} without all of its fields") from None
         return [
-            v if convert is None else _at(n, convert, v, sink) for (n, convert), v in zip(to_all, fields, strict=True)
+            getattr(value, n) if convert is None else _at(n, convert, getattr(value, n), sink) for n, convert in to_all
         ]
-
-    kinds, services = _carried(inner)
-    has_handles = bool(kinds - {HandleKind.SECRET})
 
     def back(value: Any, source: Any) -> Any:
         made = {
             n: v if convert is None else _at(n, convert, v, source)
             for (n, convert), v in zip(back_all, value, strict=True)
         }
-        if source is CHECKING and has_handles:
-            return object()
         try:
             return cls(**made)
         except Exception as fault:  # the class's own check of its values, whatever it raises
@@ -354,7 +323,7 @@ def _record(cls: Any, fields: dict[str, Any], where: str, busy: tuple[Any, ...])
 
     wire: Any = _TUPLE[tuple(shape.wire for shape in inner)] if inner else tuple[()]
     spelling = f"{cls.__qualname__}({', '.join(f'{n}: {s.spelling}' for n, s in zip(names, inner, strict=True))})"
-    return Shape(spelling, wire, to, back, cls, kinds, services)
+    return Shape(spelling, wire, to, back, cls, *_carried(inner))
 
 
 def _typed_dict(cls: Any, where: str, busy: tuple[Any, ...]) -> Shape:
@@ -418,21 +387,20 @@ def _at(place: object, convert: Callable[[Any, Any], Any], value: Any, context: 
 def _generic(origin: Any, args: tuple[Any, ...], where: str, busy: tuple[Any, ...]) -> Shape:
     if origin in (list, set, frozenset, collections.abc.Sequence):
         kind = list if origin is collections.abc.Sequence else origin
-        return _sequence(kind, shape_of(args[0], f"{where}[]", busy=busy), where)
+        return _sequence(kind, shape_of(args[0], f"{where}[]", busy=busy))
     if origin is tuple:
         if len(args) == 2 and args[1] is ...:
-            return _sequence(tuple, shape_of(args[0], f"{where}[]", busy=busy), where)
+            return _sequence(tuple, shape_of(args[0], f"{where}[]", busy=busy))
         return _fixed_tuple([shape_of(a, f"{where}[{i}]", busy=busy) for i, a in enumerate(args)])
     if origin in (dict, collections.abc.Mapping):
-        key, value = shape_of(args[0], f"{where} keys", busy=busy), shape_of(args[1], f"{where} values", busy=busy)
-        return _mapping(key, value, where)
+        return _mapping(shape_of(args[0], f"{where} keys", busy=busy), shape_of(args[1], f"{where} values", busy=busy))
     raise UsageError(f"{where}: {_name(origin)}[...] cannot cross. Write list, tuple, dict, set or frozenset")
 
 
-def _sequence(kind: Any, item: Shape, where: str) -> Shape:
+def _sequence(kind: Any, item: Shape) -> Shape:
     hashed = kind in (set, frozenset)
     if hashed:
-        _refuse_unhashable(item, where)
+        _refuse_unhashable(item)
     counted = hashed and item.python not in _SAFE_KEYS
     wire_kind = list if hashed and (item.to or item.back or counted) else kind
     wire: Any = _TUPLE[item.wire, ...] if wire_kind is tuple else wire_kind[item.wire]
@@ -448,10 +416,7 @@ def _sequence(kind: Any, item: Shape, where: str) -> Shape:
         items = value if back is None else [_at(i, back, v, source) for i, v in enumerate(value)]
         if counted:
             _count_hashes(items)
-        made = kind(items)
-        if len(made) != len(items):
-            raise Fault("an item that stands twice")
-        return made
+        return kind(items)
 
     return Shape(
         f"{kind.__name__}[{item.spelling}]",
@@ -461,7 +426,6 @@ def _sequence(kind: Any, item: Shape, where: str) -> Shape:
         kind,
         item.kinds,
         item.services,
-        only_nul=item.only_nul and not hashed,
     )
 
 
@@ -480,12 +444,12 @@ def _count_hashes(items: Any) -> None:
             raise Fault(f"more than {bounds.EQUAL_HASHES} keys with one and the same hash")
 
 
-def _refuse_unhashable(item: Shape, where: str) -> None:
+def _refuse_unhashable(item: Shape) -> None:
     if item.python in (list, dict, set, bytearray, memoryview) or (
         item.python is not None and dataclasses.is_dataclass(item.python) and item.python.__hash__ is None
     ):
         raise UsageError(
-            f"{where}: {item.spelling} has no hash, so it can be neither a key nor in a set. Use a tuple, or a frozen dataclass"
+            f"{item.spelling} has no hash, so it can be neither a key nor in a set. Use a tuple, or a frozen dataclass"
         )
 
 
@@ -508,9 +472,9 @@ def _fixed_tuple(items: list[Shape]) -> Shape:
     return Shape(spelling, wire, None if plain_to else to, None if plain_back else back, tuple, *_carried(items))
 
 
-def _mapping(key: Shape, value: Shape, where: str) -> Shape:
+def _mapping(key: Shape, value: Shape) -> Shape:
     most = _MOST if key.python in (str, bytes) else _MOST_KEYS
-    _refuse_unhashable(key, where)
+    _refuse_unhashable(key)
     plain = key.to is None and value.to is None and key.python is str
     pairs: Any = _DICT[key.wire, value.wire] if plain else _LIST[_TUPLE[key.wire, value.wire]]
 
@@ -559,8 +523,7 @@ def _union(members: tuple[Any, ...], where: str, markers: tuple[Any, ...], busy:
     others = [s for s in shapes if s.python is not type(None)]
     if len(others) == 1 and len(shapes) == 2:
         return _optional(others[0])
-    # bytes and text look the same to msgspec, and what needs a way out of its own has none in a bare union
-    if all(s.python in _SCALARS and s.to is None for s in shapes) and len({s.python for s in shapes}) == len(shapes):
+    if all(s.python in _SCALARS for s in shapes) and len({s.python for s in shapes}) == len(shapes):
         return _scalar_union(shapes)
     return _tagged(shapes, where)
 
