@@ -246,7 +246,6 @@ def test_blanks_in_a_mount_point_are_read_right() -> None:
 
 def test_files_longer_than_the_buffer_are_read_whole(own: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = procfs.read(own, "limits")
-    monkeypatch.setattr(procfs, "_buffer", bytearray(10))
     monkeypatch.setattr(procfs, "_SIZE", 10)
     assert procfs.read(own, "limits") == whole
 
