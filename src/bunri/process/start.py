@@ -12,7 +12,7 @@ from bunri.channel.target import make_stub
 from bunri.compartment import Compartment
 from bunri.errors import UsageError
 from bunri.policy import Policy, narrower_or_equal
-from bunri.process import program, unconfined
+from bunri.process import program
 from bunri.process.life import Worker
 from bunri.wire import contract_of
 from bunri.wire.frames import FrameKind
@@ -35,8 +35,6 @@ def start_worker(
     cls: type[Compartment], policy: Policy, bound: tuple[Any, ...], loop: asyncio.AbstractEventLoop | None
 ) -> Worker:
     """Ask for a worker and queue its START."""
-    if unconfined.factory is not None:
-        return unconfined.factory(cls, policy, contract_of(cls), bound)
     here = program.current()
     pause = here.held_back(cls.__module__)
     template = here.role_for(cls).template_for(cls, policy)
