@@ -252,7 +252,16 @@ def run_pytest(who: Who, place: Place, arguments: list[str]) -> Outcome:
     """Runs pytest and reads its record. What it prints goes straight through."""
     record = place.temporary / "record.xml"
     outcome = Outcome("pytest", version_of(place.python), who.name)
-    command = [str(place.python), "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider"]
+    command = [
+        str(place.python),
+        "-m",
+        "pytest",
+        "-q",
+        "--tb=short",
+        "-p",
+        "no:cacheprovider",
+        "--continue-on-collection-errors",
+    ]
     command += [f"--timeout={LONGEST_TEST}", f"--session-timeout={LONGEST_RUN}", f"--junitxml={record}", *arguments]
     started = time.monotonic()
     other = who.uid != os.getuid()
@@ -430,6 +439,9 @@ def run_matrix(arguments: list[str], *, only_this_python: bool = False) -> Matri
     """pytest with every Python that is here; each as root and as an ordinary user, where we may."""
     become_subreaper()
     signal.signal(signal.SIGTERM, end)
+    # Started in the background of a script, we ignore these, and so would every program that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     matrix = Matrix()
     if os.getuid() != 0:
         matrix.not_run.append("everything as root: make was not started by root")
