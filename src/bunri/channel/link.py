@@ -25,12 +25,11 @@ _ROOM = LARGEST_PACKET + 1  # one more than allowed, so that a longer packet sho
 class Link:
     """One end of the socket."""
 
-    def __init__(self, sock: socket.socket, *, takes: bool, gives: bool) -> None:
-        """`takes`: descriptors may arrive; `gives`: descriptors may be sent."""
+    def __init__(self, sock: socket.socket, *, takes: bool) -> None:
+        """`takes`: descriptors may arrive."""
         self.sock = sock
         self.number = sock.fileno()
         self._takes = takes
-        self._gives = gives
 
     def receive(self) -> tuple[bytes, list[int]]:
         """Wait for one packet. Empty bytes: the end, or a packet of no bytes, which is the same to us (THREATS 21)."""

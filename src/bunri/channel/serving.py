@@ -276,7 +276,7 @@ class WorkerSide(Conversation):
         """The stub of a service that the monitor has sent, the same for the same number."""
         stub: Any = self._stubs.get(number)
         if stub is None:
-            remote = RemoteService(self, number, interface)
+            remote = RemoteService(self, number)
             made: Any = make_stub
             stub = made(interface.cls, interface, remote)
             self._stubs[number] = stub
@@ -312,10 +312,9 @@ class WorkerSide(Conversation):
 class RemoteService:
     """What stands behind a service's stub in the worker."""
 
-    def __init__(self, side: WorkerSide, number: int, interface: Contract) -> None:
+    def __init__(self, side: WorkerSide, number: int) -> None:
         self.side = side
         self.number = number
-        self._interface = interface
 
     def describe(self) -> str:
         return f"service {self.number}"

@@ -492,19 +492,18 @@ class MonitorSide(Conversation):
             raise ProtocolError(f"a {message.kind.name} message from a worker")
 
 
-class Stream(Iterator[Any]):
-    """The items of a stream, read on the calling thread. It holds its worker until it is exhausted or closed."""
+class _Taking:
+    """The taking end of a stream, whoever waits for its items."""
 
     def __init__(self, side: MonitorSide, out: Outgoing) -> None:
+        assert out.inflow is not None
         self._side = side
         self._out = out
-        assert out.inflow is not None
         self._inflow = out.inflow
 
-    def __next__(self) -> Any:
+    def _take(self) -> Any:
+        """The item that is there, with credit given back when it is due; `_NO_MORE` at the end."""
         flow = self._inflow
-        if not flow.items and not flow.ended:
-            self._side.drive_until(lambda: bool(flow.items) or flow.ended)
         if flow.items:
             item, credit = flow.take()
             if credit and not flow.ended:
@@ -513,27 +512,44 @@ class Stream(Iterator[Any]):
             return item
         if flow.error is not None:
             raise flow.error
-        raise StopIteration
+        return _NO_MORE
 
-    def close(self) -> None:
-        """Want no more. The worker closes its generator."""
+    def _want_no_more(self) -> None:
         if not self._inflow.ended and not self._side.worker.is_over:
             self._side.post(FrameKind.CLOSE, call=self._out.number)
             self._side.flush()
             self._inflow.ended = True
 
+
+_NO_MORE = object()
+
+
+class Stream(_Taking, Iterator[Any]):
+    """The items of a stream, read on the calling thread. It holds its worker until it is exhausted or closed."""
+
+    def __next__(self) -> Any:
+        flow = self._inflow
+        if not flow.items and not flow.ended:
+            self._side.drive_until(lambda: bool(flow.items) or flow.ended)
+        item = self._take()
+        if item is _NO_MORE:
+            raise StopIteration
+        return item
+
+    def close(self) -> None:
+        """Want no more. The worker closes its generator."""
+        self._want_no_more()
+
     def __del__(self) -> None:
         self.close()
 
 
-class AsyncStream(AsyncIterator[Any]):
+class AsyncStream(_Taking, AsyncIterator[Any]):
     """The items of a stream, read on the loop."""
 
     def __init__(self, side: MonitorSide, out: Outgoing) -> None:
-        self._side = side
-        self._out = out
-        assert out.inflow is not None and side.loop is not None
-        self._inflow = out.inflow
+        super().__init__(side, out)
+        assert side.loop is not None
         self._news = asyncio.Event()
         self._loop = side.loop
         self._inflow.wake = self._tell
@@ -547,22 +563,14 @@ class AsyncStream(AsyncIterator[Any]):
         while not flow.items and not flow.ended:
             self._news.clear()
             await self._news.wait()
-        if flow.items:
-            item, credit = flow.take()
-            if credit and not flow.ended:
-                self._side.post(FrameKind.CREDIT, method=credit, call=self._out.number)
-                self._side.flush()
-            return item
-        if flow.error is not None:
-            raise flow.error
-        raise StopAsyncIteration
+        item = self._take()
+        if item is _NO_MORE:
+            raise StopAsyncIteration
+        return item
 
     async def aclose(self) -> None:
         """Want no more. The worker closes its generator."""
-        if not self._inflow.ended and not self._side.worker.is_over:
-            self._side.post(FrameKind.CLOSE, call=self._out.number)
-            self._side.flush()
-            self._inflow.ended = True
+        self._want_no_more()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

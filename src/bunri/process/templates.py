@@ -28,9 +28,10 @@ from bunri.process.life import Worker
 from bunri.process.messages import Ended, Failed, Forked, MakeTemplate, MakeWorker, Message, TemplateReady
 from bunri.process.output import Output
 from bunri.process.serving import MonitorSide
-from bunri.process.worker import gives_descriptors, is_asynchronous, takes_descriptors
+from bunri.process.worker import gives_descriptors, is_asynchronous, takes_descriptors, travelling
 from bunri.process.zygotes import Zygote, died
 from bunri.wire import Contract, contract_of
+from bunri.wire.registry import HandleKind
 
 if TYPE_CHECKING:
     from bunri.process.program import Program, Role
@@ -127,7 +128,7 @@ class TemplateHandle(Zygote):
         reader, writer = os.pipe2(os.O_CLOEXEC)
         tree = memfd.arena("bunri arena", arenas.SIZE)
         mapping = mmap.mmap(tree, arenas.SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        link = Link(ours, takes=gives_descriptors(self.contract), gives=takes_descriptors(self.contract))
+        link = Link(ours, takes=gives_descriptors(self.contract))
         worker.side = MonitorSide(link, Arena.of_monitor(mapping), worker, loop)
         worker.number = next(self._numbers)
         self.workers[worker.number] = worker
@@ -237,22 +238,7 @@ class TemplateHandle(Zygote):
 
 def needs_of(contract: Contract) -> Needs:
     """What the class's signature needs of its filter."""
-    from bunri.wire.registry import HandleKind
-
-    down: set[HandleKind] = set()
-    up: set[HandleKind] = set()
-    for method in (*contract.methods, contract.init):
-        down |= method.handle_kinds_down
-        up |= method.handle_kinds_up
-    for service in contract.service_contracts:
-        for method in service.methods:
-            down |= method.handle_kinds_up
-            up |= method.handle_kinds_down
-    if HandleKind.DATAGRAM in down and up & {HandleKind.FILE, HandleKind.SOCKET, HandleKind.DATAGRAM}:
-        raise UsageError(
-            f"{contract.cls.__qualname__} is handed a datagram socket and returns handles: with sendmsg it could send anywhere. "
-            f"Return the bytes, or split the compartment (THREATS 2)"
-        )
+    down, _ = travelling(contract)
     return Needs(
         receives_descriptors=takes_descriptors(contract),
         sends_descriptors=gives_descriptors(contract),

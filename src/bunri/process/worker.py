@@ -33,6 +33,7 @@ from bunri.process import here
 from bunri.process.messages import Failed, MakeWorker
 from bunri.wire import Contract
 from bunri.wire.frames import FrameKind, pack
+from bunri.wire.registry import WITH_DESCRIPTOR, HandleKind
 
 CHANNEL = 3  # the descriptor, in every worker
 _FIRST_FREE = 4
@@ -89,7 +90,7 @@ def _become(birth: Birth, go: tuple[int, int] | None) -> NoReturn:
     _differ_from_siblings()
     _refuse_debugging()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=CHANNEL)
-    link = Link(sock, takes=takes_descriptors(birth.contract), gives=gives_descriptors(birth.contract))
+    link = Link(sock, takes=takes_descriptors(birth.contract))
     os.write(CHANNEL, pack(FrameKind.READY))
     WorkerSide(link, arena, birth.contract, birth.compartment).run(loop)
 
@@ -147,13 +148,25 @@ def is_asynchronous(contract: Contract) -> bool:
     return any(method.kind.is_async for method in contract.methods)
 
 
+def travelling(contract: Contract) -> tuple[frozenset[HandleKind], frozenset[HandleKind]]:
+    """The kinds of handle that can travel down to the worker, and up from it: by its own methods and by its services'."""
+    down: set[HandleKind] = set()
+    up: set[HandleKind] = set()
+    for method in (*contract.methods, contract.init):
+        down |= method.handle_kinds_down
+        up |= method.handle_kinds_up
+    for service in contract.service_contracts:
+        for method in service.methods:
+            down |= method.handle_kinds_up
+            up |= method.handle_kinds_down
+    return frozenset(down), frozenset(up)
+
+
 def takes_descriptors(contract: Contract) -> bool:
     """Whether messages to the worker may carry descriptors."""
-    own = any(method.sends_handles for method in (*contract.methods, contract.init))
-    return own or any(m.returns_handles for service in contract.service_contracts for m in service.methods)
+    return bool(travelling(contract)[0] & WITH_DESCRIPTOR)
 
 
 def gives_descriptors(contract: Contract) -> bool:
     """Whether messages from the worker may carry descriptors."""
-    own = any(method.returns_handles for method in contract.methods)
-    return own or any(m.sends_handles for service in contract.service_contracts for m in service.methods)
+    return bool(travelling(contract)[1] & WITH_DESCRIPTOR)

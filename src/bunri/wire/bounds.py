@@ -19,7 +19,6 @@ EXPONENT: Final = 6144  # of a Decimal, as in IEEE decimal128
 OPEN_KEYS: Final = 8_192  # keys of one dict or set whose hash an attacker can compute (all but str, bytes and dates)
 EQUAL_HASHES: Final = 8  # such keys with one and the same hash
 BLOB: Final = 32_768  # bytes from which a top-level bytes-like value travels beside the body
-BODY: Final = 64 * 1024 * 1024  # bytes in one reassembled body, unless the channel says otherwise
 UNIT: Final = {"": 1, "B": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 

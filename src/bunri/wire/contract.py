@@ -20,7 +20,7 @@ import functools
 import hashlib
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from types import FunctionType
 from typing import Any, Final
@@ -446,4 +446,3 @@ def _kind_of(function: FunctionType, result: Any, where: str) -> tuple[Kind, Any
 BUILTIN_EXCEPTIONS: Final = frozenset(
     value for value in vars(builtins).values() if isinstance(value, type) and issubclass(value, Exception)
 )
-Decorated = typing.TypeVar("Decorated", bound=Callable[..., Any])

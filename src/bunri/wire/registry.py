@@ -23,6 +23,10 @@ class HandleKind(IntEnum):
     SECRET = 6  # no descriptor: bytes whose copies are overwritten
 
 
+WITH_DESCRIPTOR: Final = frozenset({HandleKind.FILE, HandleKind.SOCKET, HandleKind.DATAGRAM, HandleKind.MAPPED})
+"""Kinds that travel as a descriptor; a service is only a number, a secret only bytes."""
+
+
 class Marker(Enum):
     """Declares, with Annotated, that a value may be what is refused by default."""
 
