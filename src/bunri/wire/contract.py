@@ -33,7 +33,8 @@ from bunri.wire import bounds
 from bunri.wire.bounds import Fault
 from bunri.wire.handles import Sink, Source
 from bunri.wire.registry import Base, Family, HandleKind, base_of
-from bunri.wire.shapes import Shape, shape_of
+from bunri.wire.shape import Shape
+from bunri.wire.shapes import shape_of
 
 _ENCODE = msgspec.msgpack.Encoder().encode
 _STREAMS: Final = {

@@ -24,38 +24,20 @@ import socket
 import types
 import typing
 import uuid
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
 from bunri.errors import UsageError
 from bunri.wire import bounds
 from bunri.wire.bounds import Fault
+from bunri.wire.composites import LIST, TUPLE, fixed_tuple, mapping, optional, scalar_union, sequence, tagged
 from bunri.wire.registry import Family, HandleKind, Marker, base_of, handle_kind
+from bunri.wire.shape import Shape, at, carried
 
-Convert = Callable[[Any, Any], Any] | None
-_TUPLE: Any = tuple  # subscripted with values
-_LIST: Any = list
-_DICT: Any = dict
 _ANNOTATED: Any = typing.Annotated
 _INT64: Final = typing.Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-_MOST: Final = msgspec.Meta(max_length=bounds.ITEMS)
-_MOST_KEYS: Final = msgspec.Meta(max_length=bounds.OPEN_KEYS)
 _SCALARS: Final = (bool, int, float, str, bytes, type(None))
-
-
-class Shape(NamedTuple):
-    """How values of one annotation cross. `to(value, sink)` and `back(value, source)`; `wire` is what msgspec decodes."""
-
-    spelling: str
-    wire: Any
-    to: Convert = None
-    back: Convert = None
-    python: type | None = None  # the class of a value, where that tells the members of a union apart
-    kinds: frozenset[HandleKind] = frozenset()
-    services: tuple[type, ...] = ()  # the service interfaces that can stand in it
-    blob: type | None = None  # bytes, bytearray or memoryview: large ones travel beside the body
 
 
 def shape_of(annotation: Any, where: str, *, markers: tuple[Any, ...] = (), busy: tuple[Any, ...] = ()) -> Shape:
@@ -308,12 +290,12 @@ def _record(cls: Any, fields: dict[str, Any], where: str, busy: tuple[Any, ...])
                 f"expected {cls.__qualname__}, got {type(value).__qualname__}; a subclass is not cut down to it"
             )
         return [
-            getattr(value, n) if convert is None else _at(n, convert, getattr(value, n), sink) for n, convert in to_all
+            getattr(value, n) if convert is None else at(n, convert, getattr(value, n), sink) for n, convert in to_all
         ]
 
     def back(value: Any, source: Any) -> Any:
         made = {
-            n: v if convert is None else _at(n, convert, v, source)
+            n: v if convert is None else at(n, convert, v, source)
             for (n, convert), v in zip(back_all, value, strict=True)
         }
         try:
@@ -321,9 +303,9 @@ def _record(cls: Any, fields: dict[str, Any], where: str, busy: tuple[Any, ...])
         except Exception as fault:  # the class's own check of its values, whatever it raises
             raise Fault(f"{cls.__qualname__} refuses these values: {type(fault).__name__}") from None
 
-    wire: Any = _TUPLE[tuple(shape.wire for shape in inner)] if inner else tuple[()]
+    wire: Any = TUPLE[tuple(shape.wire for shape in inner)] if inner else tuple[()]
     spelling = f"{cls.__qualname__}({', '.join(f'{n}: {s.spelling}' for n, s in zip(names, inner, strict=True))})"
-    return Shape(spelling, wire, to, back, cls, *_carried(inner))
+    return Shape(spelling, wire, to, back, cls, *carried(inner))
 
 
 def _typed_dict(cls: Any, where: str, busy: tuple[Any, ...]) -> Shape:
@@ -342,7 +324,7 @@ def _typed_dict(cls: Any, where: str, busy: tuple[Any, ...]) -> Shape:
         if not isinstance(value, dict) or not required <= value.keys() <= set(keys):
             raise Fault(f"expected a dict with the keys of {cls.__qualname__}")
         return [
-            [] if key not in value else [value[key] if s.to is None else _at(key, s.to, value[key], sink)]
+            [] if key not in value else [value[key] if s.to is None else at(key, s.to, value[key], sink)]
             for key, s in zip(keys, inner, strict=True)
         ]
 
@@ -350,35 +332,20 @@ def _typed_dict(cls: Any, where: str, busy: tuple[Any, ...]) -> Shape:
         made = {}
         for key, shape, listed in zip(keys, inner, value, strict=True):
             if listed:
-                made[key] = listed[0] if shape.back is None else _at(key, shape.back, listed[0], source)
+                made[key] = listed[0] if shape.back is None else at(key, shape.back, listed[0], source)
             elif key in required:
                 raise Fault(f"{cls.__qualname__} without {key!r}")
         return made
 
-    wire: Any = _TUPLE[tuple(_ANNOTATED[_LIST[shape.wire], msgspec.Meta(max_length=1)] for shape in inner)]
+    wire: Any = TUPLE[tuple(_ANNOTATED[LIST[shape.wire], msgspec.Meta(max_length=1)] for shape in inner)]
     return Shape(
         f"{cls.__qualname__}{[(k, s.spelling) for k, s in zip(keys, inner, strict=True)]}",
         wire,
         to,
         back,
         dict,
-        *_carried(inner),
+        *carried(inner),
     )
-
-
-def _carried(inner: list[Shape]) -> tuple[frozenset[HandleKind], tuple[type, ...]]:
-    """The kinds of handle, and the services, that can stand in any of them."""
-    kinds: frozenset[HandleKind] = frozenset().union(*(shape.kinds for shape in inner))
-    return kinds, tuple(dict.fromkeys(cls for shape in inner for cls in shape.services))
-
-
-def _at(place: object, convert: Callable[[Any, Any], Any], value: Any, context: Any) -> Any:
-    """Convert, and name the place in what goes wrong."""
-    try:
-        return convert(value, context)
-    except Fault as fault:
-        step = f"[{place}]" if isinstance(place, int) else f".{place}"
-        raise Fault(str(fault), step + fault.path) from None
 
 
 # Containers.
@@ -387,203 +354,24 @@ def _at(place: object, convert: Callable[[Any, Any], Any], value: Any, context: 
 def _generic(origin: Any, args: tuple[Any, ...], where: str, busy: tuple[Any, ...]) -> Shape:
     if origin in (list, set, frozenset, collections.abc.Sequence):
         kind = list if origin is collections.abc.Sequence else origin
-        return _sequence(kind, shape_of(args[0], f"{where}[]", busy=busy))
+        return sequence(kind, shape_of(args[0], f"{where}[]", busy=busy))
     if origin is tuple:
         if len(args) == 2 and args[1] is ...:
-            return _sequence(tuple, shape_of(args[0], f"{where}[]", busy=busy))
-        return _fixed_tuple([shape_of(a, f"{where}[{i}]", busy=busy) for i, a in enumerate(args)])
+            return sequence(tuple, shape_of(args[0], f"{where}[]", busy=busy))
+        return fixed_tuple([shape_of(a, f"{where}[{i}]", busy=busy) for i, a in enumerate(args)])
     if origin in (dict, collections.abc.Mapping):
-        return _mapping(shape_of(args[0], f"{where} keys", busy=busy), shape_of(args[1], f"{where} values", busy=busy))
+        return mapping(shape_of(args[0], f"{where} keys", busy=busy), shape_of(args[1], f"{where} values", busy=busy))
     raise UsageError(f"{where}: {_name(origin)}[...] cannot cross. Write list, tuple, dict, set or frozenset")
-
-
-def _sequence(kind: Any, item: Shape) -> Shape:
-    hashed = kind in (set, frozenset)
-    if hashed:
-        _refuse_unhashable(item)
-    counted = hashed and item.python not in _SAFE_KEYS
-    wire_kind = list if hashed and (item.to or item.back or counted) else kind
-    wire: Any = _TUPLE[item.wire, ...] if wire_kind is tuple else wire_kind[item.wire]
-    most = _MOST_KEYS if hashed and item.python not in (str, bytes) else _MOST
-    to, back = item.to, item.back
-
-    def to_each(value: Any, sink: Any) -> Any:
-        if not isinstance(value, kind):
-            raise Fault(f"expected {kind.__name__}, got {type(value).__name__}")
-        return list(value) if to is None else [_at(i, to, v, sink) for i, v in enumerate(value)]
-
-    def back_each(value: Any, source: Any) -> Any:
-        items = value if back is None else [_at(i, back, v, source) for i, v in enumerate(value)]
-        if counted:
-            _count_hashes(items)
-        return kind(items)
-
-    return Shape(
-        f"{kind.__name__}[{item.spelling}]",
-        typing.Annotated[wire, most],
-        None if to is None and not hashed else to_each,
-        None if back is None and wire_kind is kind else back_each,
-        kind,
-        item.kinds,
-        item.services,
-    )
-
-
-_SAFE_KEYS: Final = (str, bytes)  # their hash is keyed by a secret of the process
-
-
-def _count_hashes(items: Any) -> None:
-    """Refuse values chosen so that their hashes collide: a set of them is minutes of work (THREATS 24)."""
-    seen: dict[int, int] = {}
-    for item in items:
-        number = hash(
-            hash(item).to_bytes(8, "little", signed=True)
-        )  # keyed, so that this count cannot be flooded itself
-        seen[number] = count = seen.get(number, 0) + 1
-        if count > bounds.EQUAL_HASHES:
-            raise Fault(f"more than {bounds.EQUAL_HASHES} keys with one and the same hash")
-
-
-def _refuse_unhashable(item: Shape) -> None:
-    if item.python in (list, dict, set, bytearray, memoryview) or (
-        item.python is not None and dataclasses.is_dataclass(item.python) and item.python.__hash__ is None
-    ):
-        raise UsageError(
-            f"{item.spelling} has no hash, so it can be neither a key nor in a set. Use a tuple, or a frozen dataclass"
-        )
-
-
-def _fixed_tuple(items: list[Shape]) -> Shape:
-    def to(value: Any, sink: Any) -> Any:
-        if not isinstance(value, tuple) or len(value) != len(items):
-            raise Fault(f"expected a tuple of {len(items)}, got {type(value).__name__}")
-        return [v if s.to is None else _at(i, s.to, v, sink) for i, (s, v) in enumerate(zip(items, value, strict=True))]
-
-    def back(value: Any, source: Any) -> Any:
-        return tuple(
-            v if s.back is None else _at(i, s.back, v, source)
-            for i, (s, v) in enumerate(zip(items, value, strict=True))
-        )
-
-    wire: Any = _TUPLE[tuple(s.wire for s in items)] if items else tuple[()]
-    spelling = f"tuple[{', '.join(s.spelling for s in items)}]"
-    plain_to = all(s.to is None for s in items)
-    plain_back = all(s.back is None for s in items)
-    return Shape(spelling, wire, None if plain_to else to, None if plain_back else back, tuple, *_carried(items))
-
-
-def _mapping(key: Shape, value: Shape) -> Shape:
-    most = _MOST if key.python in (str, bytes) else _MOST_KEYS
-    _refuse_unhashable(key)
-    plain = key.to is None and value.to is None and key.python is str
-    pairs: Any = _DICT[key.wire, value.wire] if plain else _LIST[_TUPLE[key.wire, value.wire]]
-
-    def to(mapping: Any, sink: Any) -> Any:
-        if not isinstance(mapping, dict):
-            raise Fault(f"expected dict, got {type(mapping).__name__}")
-        return [
-            (
-                k if key.to is None else _at("keys", key.to, k, sink),
-                v if value.to is None else _at(_shown(k), value.to, v, sink),
-            )
-            for k, v in mapping.items()
-        ]
-
-    def back(given: Any, source: Any) -> Any:
-        items = given.items() if plain else given
-        keys = [k if key.back is None else _at("keys", key.back, k, source) for k, _ in items]
-        if key.python not in _SAFE_KEYS:
-            _count_hashes(keys)
-        values = [v if value.back is None else _at(_shown(k), value.back, v, source) for k, v in items]
-        made = dict(zip(keys, values, strict=True))
-        if len(made) != len(given):
-            raise Fault("a key that stands twice")
-        return made
-
-    no_back = plain and key.back is None and value.back is None
-    return Shape(
-        f"dict[{key.spelling}, {value.spelling}]",
-        typing.Annotated[pairs, most],
-        None if plain else to,
-        None if no_back else back,
-        dict,
-        *_carried([key, value]),
-    )
-
-
-def _shown(key: object) -> str:
-    return repr(key)[:40]
-
-
-# Unions.
 
 
 def _union(members: tuple[Any, ...], where: str, markers: tuple[Any, ...], busy: tuple[Any, ...]) -> Shape:
     shapes = [shape_of(member, where, markers=markers, busy=busy) for member in members]
     others = [s for s in shapes if s.python is not type(None)]
     if len(others) == 1 and len(shapes) == 2:
-        return _optional(others[0])
+        return optional(others[0])
     if all(s.python in _SCALARS for s in shapes) and len({s.python for s in shapes}) == len(shapes):
-        return _scalar_union(shapes)
-    return _tagged(shapes, where)
-
-
-def _optional(inner: Shape) -> Shape:
-    to, back = inner.to, inner.back
-    return inner._replace(
-        spelling=f"{inner.spelling} | None",
-        wire=typing.Optional[inner.wire],  # noqa: UP045  (`|` is not defined for Annotated values)
-        to=None if to is None else lambda value, sink: None if value is None else to(value, sink),
-        back=None if back is None else lambda value, source: None if value is None else back(value, source),
-        python=None,
-    )
-
-
-def _scalar_union(shapes: list[Shape]) -> Shape:
-    checks = {s.python: s.back for s in shapes if s.back is not None}
-
-    def back(value: Any, source: Any) -> Any:
-        check = checks.get(type(value))
-        return value if check is None else check(value, source)
-
-    wire: Any = typing.Union[tuple(s.wire for s in shapes)]  # noqa: UP007
-    return Shape(" | ".join(s.spelling for s in shapes), wire, None, back if checks else None)
-
-
-def _tagged(shapes: list[Shape], where: str) -> Shape:
-    """(number of the member, its value): told apart by number, decoded as that member and no other."""
-    by_class: dict[type, int] = {}
-    for number, shape in enumerate(shapes):
-        if shape.python is None or shape.python in by_class:
-            raise UsageError(
-                f"{where}: two members of {' | '.join(s.spelling for s in shapes)} look the same on the wire. Put them in dataclasses"
-            )
-        by_class[shape.python] = number
-    decoders = [msgspec.msgpack.Decoder(s.wire) for s in shapes]
-    encode = msgspec.msgpack.Encoder().encode
-
-    def to(value: Any, sink: Any) -> Any:
-        number = by_class.get(type(value))
-        if number is None:
-            number = next((n for cls, n in by_class.items() if cls is not object and isinstance(value, cls)), None)
-        if number is None:
-            raise Fault(f"{type(value).__qualname__} is no member of {' | '.join(s.spelling for s in shapes)}")
-        convert = shapes[number].to
-        return (number, msgspec.Raw(encode(value if convert is None else convert(value, sink))))
-
-    def back(value: Any, source: Any) -> Any:
-        number, raw = value
-        try:
-            inner = decoders[number].decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
-            raise Fault(str(fault)) from None
-        convert = shapes[number].back
-        return inner if convert is None else convert(inner, source)
-
-    number_type = typing.Annotated[int, msgspec.Meta(ge=0, lt=len(shapes))]
-    return Shape(
-        " | ".join(s.spelling for s in shapes), tuple[number_type, msgspec.Raw], to, back, None, *_carried(shapes)
-    )
+        return scalar_union(shapes)
+    return tagged(shapes, where)
 
 
 # Handles and objects: on the wire a small number, which the channel's side gives a meaning.
@@ -607,7 +395,7 @@ def _handle(cls: type, kind: HandleKind, markers: tuple[Any, ...]) -> Shape:
         return _of(source).descriptor(value, kind)
 
     wire: Any = (
-        _TUPLE[_INDEX, _INT64, _ANNOTATED[int, msgspec.Meta(ge=0, le=1)]] if kind is HandleKind.MAPPED else _INDEX
+        TUPLE[_INDEX, _INT64, _ANNOTATED[int, msgspec.Meta(ge=0, le=1)]] if kind is HandleKind.MAPPED else _INDEX
     )
     return Shape(
         f"{cls.__name__} {kind.name}", wire, to, back, socket.socket if cls is socket.socket else cls, frozenset({kind})
