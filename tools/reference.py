@@ -1,6 +1,6 @@
 """Runs in: the developer's machine, inside mkdocs. Makes the reference pages from the public names.
 
-`bunri/__init__.py` is the list of what is public. Each name gets an entry, on the page of the part it comes from;
+`bunri/_public.py` is the list of what is public. Each name gets an entry, on the page of the part it comes from;
 so a new public name is in the reference without anybody writing it there.
 """
 
@@ -44,7 +44,7 @@ def reference_pages() -> dict[str, str]:
     """File name -> text. Only modules that exist have a page."""
     pages: dict[str, str] = {}
     lines = ["# Reference", "", "Every public name, from its docstring.", ""]
-    for part, names in sorted(parts_of(public_names("bunri")).items(), key=lambda item: order(item[0])):
+    for part, names in sorted(parts_of(public_names("bunri._public")).items(), key=lambda item: order(item[0])):
         title = TITLES.get(part, part)
         pages[f"{part}.md"] = page(title, [f"bunri.{name}" for name in names])
         lines.append(f"- [{title}]({part}.md): " + ", ".join(f"`{name}`" for name in names))

@@ -1,81 +1,42 @@
-"""Runs in: every process. bunri: privilege separation for Python programs on Linux. The public names, nothing else."""
+"""Runs in: every process. bunri: privilege separation for Python programs on Linux.
 
-from bunri.calls import Call, call, deadline, map
-from bunri.compartment import Compartment, Reuse
-from bunri.confine import Zygotes, confine
-from bunri.errors import (
-    BunriError,
-    DeadlineExceeded,
-    Denial,
-    Exit,
-    HostError,
-    InternalError,
-    Misbehaved,
-    Observer,
-    PeerError,
-    ProtocolError,
-    RemoteError,
-    UsageError,
-    Violation,
-    WorkerDied,
-)
-from bunri.handles import File, Mapped, Secret
-from bunri.plan.report import Layer, Report, State
-from bunri.policy import AT_START, Access, Capability, Policy, Promise, User, Via, fs, net
-from bunri.process.process import Process
-from bunri.process.start import prepare
-from bunri.service import Service, limit, raises
-from bunri.text import Untrusted, printable
-from bunri.wire.registry import Datagram, NotFinite, RawText
+The public names stand in `_public.py`. The first use of one loads them all, so that `bunri --help` need not, and a
+worker never meets one that is not there yet. So nothing is imported late: a compartment is a use.
+"""
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "AT_START",
-    "Access",
-    "BunriError",
-    "Call",
-    "Capability",
-    "Compartment",
-    "Datagram",
-    "DeadlineExceeded",
-    "Denial",
-    "Exit",
-    "File",
-    "HostError",
-    "InternalError",
-    "Layer",
-    "Mapped",
-    "Misbehaved",
-    "NotFinite",
-    "Observer",
-    "PeerError",
-    "Policy",
-    "Process",
-    "Promise",
-    "ProtocolError",
-    "RawText",
-    "RemoteError",
-    "Report",
-    "Reuse",
-    "Secret",
-    "Service",
-    "State",
-    "Untrusted",
-    "UsageError",
-    "User",
-    "Via",
-    "Violation",
-    "WorkerDied",
-    "Zygotes",
-    "call",
-    "confine",
-    "deadline",
-    "fs",
-    "limit",
-    "map",
-    "net",
-    "prepare",
-    "printable",
-    "raises",
-]
+if TYPE_CHECKING:
+    from bunri._public import *  # noqa: F403
+else:
+
+    class _Package(ModuleType):
+        """`bunri.confine` is the function. Importing the package of that name must not put itself in its place."""
+
+        def __setattr__(self, name, value):
+            if not (name == "confine" and isinstance(value, ModuleType)):
+                super().__setattr__(name, value)
+
+    sys.modules[__name__].__class__ = _Package
+
+    def __getattr__(name):
+        if name not in ("__all__", "confine") and (name.startswith("_") or _is_part(name)):
+            raise AttributeError(name)  # `from bunri import seccomp` asks first whether it is there
+        from bunri import _public
+
+        globals().update({each: getattr(_public, each) for each in ("__all__", *_public.__all__)})
+        if name in globals():
+            return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def _is_part(name):
+        import importlib.util
+
+        return importlib.util.find_spec(f"{__name__}.{name}") is not None
+
+    def __dir__():
+        return [*globals(), *__getattr__("__all__")]

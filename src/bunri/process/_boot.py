@@ -34,8 +34,11 @@ def main() -> None:
         os.set_inheritable(int(number), True)
         os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", __file__, number, "inherited", *paths])
     sys.path[:0] = paths
+    import importlib
+
     from bunri.process.zygote import run_base
 
+    importlib.import_module("bunri._public")  # every role needs the names: loaded before the fork, they are shared
     run_base(int(number))
 
 
