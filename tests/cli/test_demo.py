@@ -13,18 +13,9 @@ import zlib
 from pathlib import Path
 
 import pytest
+from shell import SOURCE, bunri
 
-SOURCE = Path(__file__).resolve().parents[2] / "src"
 PICTURES = SOURCE / "bunri/apps/demo/pictures"
-
-
-def bunri(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command's outcome."""
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-P", "-m", "bunri", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=100, env=environment, stdin=subprocess.DEVNULL
-    )
 
 
 @pytest.fixture(scope="module")

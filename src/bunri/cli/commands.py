@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+from typing import Final
 
 import click
 
 import bunri
+from bunri.text import printable
 
-# name -> (module, what it does). The module's `command` is the click command.
-COMMANDS = {
+# name -> (module, what it does). One line a command; the module's `command` is the click command.
+COMMANDS: Final = {
+    "completion": ("bunri.cli.completion", "Print the lines that make a shell complete bunri's words."),
     "demo": ("bunri.cli.demo", "Decode hostile pictures in confined workers, and show what an attacker gets."),
 }
+
+# Exit statuses of every command (`run` has the statuses of what it runs as well).
+DONE, FINDING, USAGE, HOST, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class Commands(click.Group):
@@ -26,38 +33,69 @@ class Commands(click.Group):
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(sorted(COMMANDS))}."
+            raise click.UsageError(f"No such command {printable(args[0])!r}. {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in sorted(COMMANDS)])
 
 
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(bunri.__version__, prog_name="bunri")
 def bunri_command() -> None:
-    """Privilege separation for Python programs on Linux."""
+    """Privilege separation for Python programs on Linux.
+
+    \b
+    Exit status: 0 done; 1 a finding, or it failed; 2 called wrongly;
+    3 this host lacks what is needed; 130 interrupted.
+    """
 
 
 def run() -> int:
     """Run the command line; the exit status."""
     try:
         outcome = bunri_command.main(prog_name="bunri", standalone_mode=False)
-    except click.Abort:
-        return _fail("interrupted", 130)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", INTERRUPTED)
     except click.ClickException as fault:
         fault.show()
         return fault.exit_code
-    except bunri.UsageError as fault:
-        return _fail(str(fault), 2)
-    except bunri.InternalError:
-        raise  # a fault of ours: the traceback is wanted
-    except bunri.BunriError as fault:
-        return _fail(str(fault), 1)
+    except BrokenPipeError:
+        return _closed_pipe()
     except OSError as fault:
         where = f"{fault.filename}: " if fault.filename else ""
-        return _fail(f"{where}{fault.strerror or fault}", 1)
-    return outcome if isinstance(outcome, int) else 0
+        return _fail(f"{where}{fault.strerror or fault}", FINDING)
+    except Exception as fault:
+        return _of_bunri(fault)
+    return outcome if isinstance(outcome, int) else DONE
+
+
+def _of_bunri(fault: Exception) -> int:
+    """bunri's own errors. Here, and not above: what loads them is what `--help` does without."""
+    from bunri.errors import BunriError, HostError, InternalError, UsageError
+
+    if not isinstance(fault, BunriError) or isinstance(fault, InternalError):
+        raise fault  # a fault of ours: the traceback is wanted
+    status = USAGE if isinstance(fault, UsageError) else HOST if isinstance(fault, HostError) else FINDING
+    return _fail(str(fault), status)
 
 
 def _fail(message: str, status: int) -> int:
-    click.echo(f"bunri: {bunri.printable(message, keep_newlines=True)}", err=True)
+    click.echo(f"bunri: {printable(message, keep_newlines=True)}", err=True)
     return status
+
+
+def _closed_pipe() -> int:
+    """Whoever read has had enough (`bunri ... | head`): no message, and none from the interpreter's own flush."""
+    import os
+    import sys
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + 13

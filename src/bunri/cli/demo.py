@@ -31,6 +31,10 @@ def command(folder: Path | None, out: Path, workers: int) -> int:
     Hidden files, and folders in it, are passed over. Without FOLDER: photographs and documents of its own, damaged and
     hostile files among them. Then show every process as the kernel sees it, and what an attacker in a decoder gets.
 
+    \b
+    Example:
+      bunri demo ~/Pictures --out /tmp/thumbnails
+
     Exit status: 0 done (files that were refused are listed), 1 no file could be decoded or an attack succeeded.
     """
     if importlib.util.find_spec("PIL") is None:
