@@ -13,6 +13,9 @@ class Liar(bunri.Compartment):
 
         if here.kind() is here.Kind.ZYGOTE:
             worker.carry_out = lambda steps, context: None  # type: ignore[assignment]
+            do = worker.prepared.refused
+            places = 5  # the calls at most by which it takes its places; the others are steps
+            worker.prepared.refused = lambda calls: do(calls) if len(calls) <= places else -1
 
     def uid(self) -> int:
         import os

@@ -4,6 +4,7 @@ from bunri.confine.carry import carry_out
 from bunri.confine.context import Context, StepFailed
 from bunri.confine.detect import detect
 from bunri.confine.look import Difference, Look, Part, Sight, Unreadable, look
+from bunri.confine.prepared import Ready, Surround, prepare
 from bunri.confine.report import report
 from bunri.confine.self import Zygotes, confine
 
@@ -12,13 +13,16 @@ __all__ = [
     "Difference",
     "Look",
     "Part",
+    "Ready",
     "Sight",
     "StepFailed",
+    "Surround",
     "Unreadable",
     "Zygotes",
     "carry_out",
     "confine",
     "detect",
     "look",
+    "prepare",
     "report",
 ]

@@ -222,7 +222,7 @@ def _oom_score(step: s.OomScore, work: _Work) -> None:
 
 
 def _landlock(step: s.Landlock, work: _Work) -> None:
-    _check_landlock(step)
+    check_landlock(step)
     ruleset = landlock.create_ruleset(fs=step.handled_fs, net=step.handled_net, scoped=step.scoped)
     try:
         for path, access in step.paths:
@@ -235,7 +235,7 @@ def _landlock(step: s.Landlock, work: _Work) -> None:
         os.close(ruleset)
 
 
-def _check_landlock(step: s.Landlock) -> None:
+def check_landlock(step: s.Landlock) -> None:
     """A right that the kernel does not know would be granted, not refused: so it must not stand in the plan."""
     found = landlock.abi()
     if found < step.abi:

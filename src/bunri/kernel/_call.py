@@ -13,25 +13,37 @@ import platform
 from typing import Any
 
 _X86_64 = {
+    "mmap": 9,
     "clone": 56,
+    "setsid": 112,
     "setgroups": 116,
     "setresuid": 117,
     "setresgid": 119,
     "capget": 125,
     "capset": 126,
     "pivot_root": 155,
+    "prctl": 157,
     "keyctl": 250,
+    "ppoll": 271,
+    "dup3": 292,
+    "prlimit64": 302,
     "seccomp": 317,
 }
 _AARCH64 = {
+    "dup3": 24,
     "pivot_root": 41,
+    "ppoll": 73,
     "capget": 90,
     "capset": 91,
     "setresuid": 147,
     "setresgid": 149,
+    "setsid": 157,
     "setgroups": 159,
+    "prctl": 167,
     "keyctl": 219,
     "clone": 220,
+    "mmap": 222,
+    "prlimit64": 261,
     "seccomp": 277,
 }
 # Since 5.1 a new call has one number everywhere.
@@ -87,6 +99,10 @@ def syscall(name: str, *arguments: Any, path: str | None = None) -> int:
     if result < 0:
         raise failure(name, path)
     return result
+
+
+syscall_keeping_gil_raw: Any = _syscall_keeping_gil
+"""syscall(2) itself: its number and six arguments; -1 and ctypes.get_errno() where it is refused."""
 
 
 def syscall_keeping_gil(name: str, *arguments: Any) -> int:

@@ -15,8 +15,8 @@ import errno
 import os
 import signal
 
-from bunri.kernel import prctl
-from bunri.kernel._call import ARCH, failure, function, syscall_keeping_gil
+from bunri.kernel import prctl, prepared
+from bunri.kernel._call import ARCH, failure, function, syscall_keeping_gil, syscall_keeping_gil_raw
 
 CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
@@ -69,6 +69,33 @@ def flags_of(namespaces: tuple[str, ...]) -> int:
     for name in namespaces:
         mask |= FLAGS[name]
     return mask
+
+
+class Cloner:
+    """`clone_process` with the same flags again and again: what it needs is made once, before the first."""
+
+    def __init__(self, flags: int) -> None:
+        self._flags = flags
+        self._pidfd = ctypes.c_int(-1)
+        tid = _tid_address()
+        self._arguments = _CloneArgs(
+            flags=flags | _PIDFD | (_CHILD_SETTID | _CHILD_CLEARTID if tid else 0),
+            pidfd=ctypes.addressof(self._pidfd),
+            child_tid=tid,
+            exit_signal=signal.SIGCHLD,
+        )
+        self._call = prepared.call("clone3", ctypes.byref(self._arguments), ctypes.sizeof(self._arguments))[0]
+
+    def __call__(self) -> tuple[int, int]:
+        """(pid, pidfd) to the parent, (0, -1) to the child."""
+        pid: int = syscall_keeping_gil_raw(*self._call)
+        if pid == 0:
+            return 0, -1
+        if pid > 0:
+            return pid, self._pidfd.value
+        if ctypes.get_errno() == errno.ENOSYS:
+            return clone_process(self._flags)
+        raise failure("clone3")
 
 
 def clone_process(flags: int = 0) -> tuple[int, int]:

@@ -105,6 +105,11 @@ def _is_open(number: int) -> bool:
     return True
 
 
+def duplicate_above(fd: int, least: int) -> int:
+    """A copy with a number of at least `least`, closed on exec."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least)
+
+
 def close_range(first: int, last: int = LAST) -> None:
     """close_range(2), both ends included (Linux 5.9)."""
     syscall("close_range", first, last, 0)

@@ -23,7 +23,7 @@ CAP_AMBIENT = 47
 SET_MDWE = 65
 GET_MDWE = 66
 
-_AMBIENT_IS_SET, _AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 1, 2, 4
+_AMBIENT_IS_SET, _AMBIENT_RAISE, AMBIENT_CLEAR_ALL = 1, 2, 4
 _MDWE_REFUSE_EXEC_GAIN = 1
 
 # securebits, capabilities(7); the lock of each is the next bit
@@ -98,7 +98,7 @@ def drop_from_bounding_set(capability: int) -> None:
 
 
 def clear_ambient() -> None:
-    prctl(CAP_AMBIENT, "PR_CAP_AMBIENT_CLEAR_ALL", _AMBIENT_CLEAR_ALL)
+    prctl(CAP_AMBIENT, "PR_CAP_AMBIENT_CLEAR_ALL", AMBIENT_CLEAR_ALL)
 
 
 def raise_ambient(capability: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import os
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -204,7 +204,7 @@ class Services:
         elif isinstance(fault, asyncio.CancelledError):
             side.post(FrameKind.ERROR, faults.cancelled(), call=request.number)
         else:
-            reference = secrets.token_hex(4)
+            reference = os.urandom(4).hex()
             name = f"{type(request.service).__qualname__}.{method.name}"
             log.error("%s failed for %s (reference %s)", name, side.who(), reference, exc_info=fault)
             side.post(FrameKind.ERROR, faults.refused(reference), call=request.number)

@@ -17,9 +17,10 @@ from typing import NoReturn
 from bunri.compartment import Compartment
 from bunri.confine import Context, StepFailed, carry_out
 from bunri.kernel import clone
+from bunri.process import here
 from bunri.process.keeper import Keeper
 from bunri.process.messages import Down, Failed, Forked, MakeTemplate, MakeWorker, TemplateReady
-from bunri.process.worker import Birth, be_worker
+from bunri.process.worker import Unborn, be_worker, refuse_debugging
 from bunri.wire import Contract
 
 
@@ -36,7 +37,8 @@ class Template(Keeper):
         super().__init__(control, monitor)
         self.plan = plan
         self.compartments = compartments
-        self._flags = clone.flags_of((*plan.namespaces, "user") if plan.user else plan.namespaces)
+        self._clone = clone.Cloner(clone.flags_of((*plan.namespaces, "user") if plan.user else plan.namespaces))
+        self._unborn: dict[str, Unborn] = {}
         self._image = 0
         self._proc = -1  # /proc of the role's root, to write the map of a worker's user namespace
 
@@ -56,6 +58,8 @@ class Template(Keeper):
             self.end()
         for number in mounts:
             os.close(number)
+        here.become_worker()  # what comes from here are workers, and a template starts none itself
+        refuse_debugging()
         gc.freeze()
         self.say(TemplateReady(os.getpid(), self._image))
         self.run()
@@ -64,11 +68,11 @@ class Template(Keeper):
         if not isinstance(request, MakeWorker):
             super().handle(request, descriptors)
             return
-        compartment, contract = self.compartments[request.compartment]
-        birth = Birth(request, descriptors, compartment, contract, self.plan.worker, self._image, self.monitor)
         go = os.pipe() if self._proc >= 0 else None
         try:
-            pid, pidfd = clone.clone_process(self._flags)
+            unborn = self._unborn.get(request.compartment) or self._make_ready(request)
+            unborn.fill_in(request, descriptors)
+            pid, pidfd = self._clone()
         except OSError as fault:
             text = f"no worker could be cloned: {fault.strerror}"
             self.say(Failed(text, step="clone", errno=fault.errno, worker=request.number))
@@ -76,13 +80,20 @@ class Template(Keeper):
                 os.close(number)
             return
         if pid == 0:
-            be_worker(birth, go)
+            be_worker(unborn, go)
         self.say(Forked(request.number, pid), (pidfd,))
         if go is not None:
             self._map(pid, go)
         for number in descriptors:
             os.close(number)
         self.adopt(pidfd, request.number)
+
+    def _make_ready(self, request: MakeWorker) -> Unborn:
+        compartment, contract = self.compartments[request.compartment]
+        unborn = Unborn(compartment, contract, self.plan.worker, self._image, request.arena)
+        self._unborn[request.compartment] = unborn
+        gc.freeze()
+        return unborn
 
     def _map(self, pid: int, go: tuple[int, int]) -> None:
         """The worker's user namespace knows one user: our own. setgroups is given up for it (user_namespaces(7))."""

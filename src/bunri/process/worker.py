@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import ctypes
 import mmap
 import os
-import random
 import select
 import socket
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import msgspec
@@ -25,89 +24,131 @@ from bunri.channel.arena import Arena
 from bunri.channel.link import Link
 from bunri.channel.serving import WorkerSide
 from bunri.compartment import Compartment
-from bunri.confine import Context, StepFailed, carry_out
+from bunri.confine import Context, StepFailed, Surround, carry_out, prepare
 from bunri.errors import UsageError
 from bunri.kernel import descriptors as fds
+from bunri.kernel import prepared
 from bunri.plan.steps import AnyStep
-from bunri.process import here
 from bunri.process.messages import Failed, MakeWorker
 from bunri.wire import Contract
 from bunri.wire.frames import FrameKind, pack
 from bunri.wire.registry import WITH_DESCRIPTOR, HandleKind
 
-CHANNEL = 3  # the descriptor, in every worker
+CHANNEL = 3  # the descriptor, in every worker; in the zygotes something harmless keeps the number (`keep_channel_free`)
 _FIRST_FREE = 4
+_LOOP = 3  # descriptors of an event loop
+_MADE_LATER = 64  # below this number nothing of the template's stays when the loop is made
 _NOT_OURS = 125  # exit code of a worker that could not be confined
+_SHARED_FIXED = mmap.MAP_SHARED | 0x10  # MAP_FIXED
+_READY = pack(FrameKind.READY)
 
 
-@dataclass(frozen=True)
-class Birth:
-    """What a template knows of a worker that it is about to clone."""
+class Unborn:
+    """All of a worker that can be made before it is cloned: by the template, once for all of them.
 
-    request: MakeWorker
-    descriptors: list[int]  # channel, output, and the arena where there is one
-    compartment: type[Compartment]
-    contract: Contract
-    steps: Sequence[AnyStep]
-    image: int
-    monitor: int  # the monitor's pidfd
+    After the clone every page that is touched is copied, so the child's own work is as short as it can be. What the
+    template holds is the same for all workers, but for the numbers that `fill_in` puts in before each clone.
+    """
+
+    def __init__(
+        self, compartment: type[Compartment], contract: Contract, steps: Sequence[AnyStep], image: int, arena: int
+    ) -> None:
+        self.steps = steps
+        self.image = image + arena
+        self.asynchronous = is_asynchronous(contract)
+        first_free = _FIRST_FREE + (_LOOP if self.asynchronous else 0)
+        self.keep = tuple(range(first_free))
+        self.ready = prepare(steps, Surround(self.image, CHANNEL, first_free))
+        # The address range is the template's; over it each worker maps its own arena, and no view has to be made.
+        room = mmap.mmap(-1, arena, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(room))
+        self._map = prepared.call("mmap", address, arena, mmap.PROT_READ | mmap.PROT_WRITE, _SHARED_FIXED, -1)
+        self._channel = prepared.call("dup3", -1, CHANNEL, os.O_CLOEXEC)
+        self._outputs = [prepared.call("dup3", -1, number) for number in (1, 2)]
+        self.places = [self._map, self._channel, *self._outputs]
+        if self.ready is None:
+            self.places.append(prepared.call("close_range", _FIRST_FREE, fds.LAST))
+        elif self.asynchronous:
+            self.places.append(prepared.call("close_range", _FIRST_FREE, _MADE_LATER - 1))
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=CHANNEL)
+        link = Link(sock, takes=takes_descriptors(contract))
+        self.side = WorkerSide(link, Arena.of_worker(room), contract, compartment)
+        self.reseed = _reseeders()
+        self.request: MakeWorker | None = None
+
+    def fill_in(self, request: MakeWorker, descriptors: Sequence[int]) -> None:
+        """For the next one: its ids, its channel, its output and its arena."""
+        channel, output, arena = descriptors
+        self.request = request
+        self._map[0][5] = arena
+        self._channel[0][1] = channel
+        for call in self._outputs:
+            call[0][1] = output
+        if self.ready is not None:
+            self.ready.fill_in(request.uid, request.gid)
 
 
-def be_worker(birth: Birth, go: tuple[int, int] | None) -> NoReturn:
+def be_worker(unborn: Unborn, go: tuple[int, int] | None) -> NoReturn:
     """Become the worker. Never returns; no exception leaves it, for above it is the template's code."""
     try:
-        _become(birth, go)
+        _become(unborn, go)
     except BaseException as fault:
         sys.excepthook(type(fault), fault, fault.__traceback__)
     finally:
         os._exit(1)
 
 
-def _become(birth: Birth, go: tuple[int, int] | None) -> NoReturn:
-    here.become_worker()
+def _become(unborn: Unborn, go: tuple[int, int] | None) -> NoReturn:
     if go is not None:
         os.close(go[1])
         if os.read(go[0], 1) != b"g":  # the template died, and nobody has mapped us
             os._exit(_NOT_OURS)
-    arena = _take_places(birth)
-    loop = asyncio.new_event_loop() if is_asynchronous(birth.contract) else None
-    request = birth.request
+    if prepared.refused(unborn.places) >= 0:
+        raise OSError(ctypes.get_errno(), "a worker could not take its places")
+    loop = asyncio.new_event_loop() if unborn.asynchronous else None
+    if unborn.ready is None:
+        _carry_out(unborn)
+    elif (index := prepared.refused(unborn.ready.calls)) >= 0:
+        _fail(unborn.ready.fault(index))
+    for reseed in unborn.reseed:
+        reseed()
+    os.write(CHANNEL, _READY)
+    unborn.side.run(loop)
+
+
+def _carry_out(unborn: Unborn) -> None:
+    """The steps of a plan that cannot be made ready: one after the other."""
+    request = unborn.request
+    assert request is not None
     context = Context(
         uid=request.uid,
         gid=request.gid,
         groups=request.groups,
-        keep=tuple(range(_FIRST_FREE + (3 if loop is not None else 0))),
-        image=birth.image + request.arena,
+        keep=unborn.keep,
+        image=unborn.image,
         checkpoint=_checkpoint,
         parent_alive=_is_parent_alive,
     )
     try:
-        carry_out(birth.steps, context)
+        carry_out(unborn.steps, context)
     except StepFailed as fault:
-        failed = Failed(str(fault), step=fault.step, errno=fault.errno)
-        os.write(CHANNEL, pack(FrameKind.FAILED, msgspec.msgpack.encode(failed)))
-        os._exit(_NOT_OURS)
-    _differ_from_siblings()
-    _refuse_debugging()
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=CHANNEL)
-    link = Link(sock, takes=takes_descriptors(birth.contract))
-    os.write(CHANNEL, pack(FrameKind.READY))
-    WorkerSide(link, arena, birth.contract, birth.compartment).run(loop)
+        _fail(fault)
 
 
-def _take_places(birth: Birth) -> Arena | None:
-    """Channel and output to their fixed numbers, the arena mapped, everything else closed."""
-    channel, output, *rest = birth.descriptors
-    arena = None
-    if rest:
-        mapping = mmap.mmap(rest[0], birth.request.arena, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        arena = Arena.of_worker(mapping)
-    os.dup2(output, 1, inheritable=True)
-    os.dup2(output, 2, inheritable=True)
-    if channel != CHANNEL:
-        os.dup2(channel, CHANNEL, inheritable=False)
-    fds.close_range(_FIRST_FREE)
-    return arena
+def _fail(fault: StepFailed) -> NoReturn:
+    failed = Failed(str(fault), step=fault.step, errno=fault.errno)
+    os.write(CHANNEL, pack(FrameKind.FAILED, msgspec.msgpack.encode(failed)))
+    os._exit(_NOT_OURS)
+
+
+def keep_channel_free() -> None:
+    """In the base zygote: a socket without another end keeps the number, in all zygotes."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with other:
+        number = one.detach()
+        if number != CHANNEL:
+            os.dup2(number, CHANNEL, inheritable=False)
+            os.close(number)
 
 
 def _is_parent_alive() -> bool:
@@ -125,15 +166,16 @@ def _checkpoint() -> None:
         os._exit(_NOT_OURS)
 
 
-def _differ_from_siblings() -> None:
-    """All workers of a zygote start with one memory. What must be unpredictable is made anew (THREATS 8)."""
-    random.seed()
-    numpy_random: Any = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
+def _reseeders() -> tuple[Callable[[], object], ...]:
+    """All workers of a zygote start with one memory. What must be unpredictable is made anew in each (THREATS 8).
+    What was not imported is nobody's yet: it seeds itself."""
+    found = (sys.modules.get(name) for name in ("random", "numpy.random"))
+    return tuple(module.seed for module in found if module is not None)
 
 
-def _refuse_debugging() -> None:
+def refuse_debugging() -> None:
+    """For the template: it runs no code of the user, and all that comes from it is confined."""
+
     def refuse(*args: object, **kwargs: object) -> Any:
         raise UsageError(
             "a confined worker has no terminal to debug or to ask on. What it prints arrives on the logger bunri.worker.<Class>"

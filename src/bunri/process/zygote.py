@@ -26,11 +26,13 @@ from typing import NoReturn
 from bunri.compartment import Compartment
 from bunri.errors import UsageError
 from bunri.kernel import clone, ids, prctl
+from bunri.kernel import descriptors as fds
 from bunri.process import here
 from bunri.process.keeper import Keeper
 from bunri.process.messages import Down, Failed, IdMap, MakeRole, MakeTemplate, ModuleRef, RoleReady
 from bunri.process.paths import MAIN_NAME
 from bunri.process.template import Template
+from bunri.process.worker import CHANNEL, keep_channel_free
 from bunri.service import Service
 from bunri.wire import Contract, contract_of
 
@@ -42,7 +44,10 @@ _CODECS = ("ascii", "latin-1", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf
 def run_base(control_number: int) -> NoReturn:
     """Entry of the base zygote, called by `_boot`."""
     here.become_zygote()
+    if control_number == CHANNEL:
+        control_number = fds.duplicate_above(control_number, CHANNEL + 1)
     control = _adopt_socket(control_number)
+    keep_channel_free()
     os.umask(0o077)
     os.chdir("/")
     _empty_stdin()
