@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import contextvars
+import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
@@ -24,6 +25,13 @@ A = TypeVar("A")
 _deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("bunri_deadline", default=None)
 
 
+# All Calls share one lock: a condition of its own for each would be half the cost of a small call.
+_lock = threading.RLock()
+_changed = threading.Condition(_lock)
+_asleep: list[int] = []  # an entry for each thread that waits for `_changed`
+_CANCELLED = frozenset({"CANCELLED", "CANCELLED_AND_NOTIFIED"})
+
+
 class Call(concurrent.futures.Future[R], Awaitable[R]):
     """A call that has begun. `result()` waits on this thread, `await` on the running loop.
 
@@ -32,45 +40,113 @@ class Call(concurrent.futures.Future[R], Awaitable[R]):
     """
 
     # What drives the call forward while this thread waits in result(); None where somebody else does.
-    _drive: Callable[[float | None], None] | None = None
+    _drive: Callable[[Call[Any], float | None], None] | None = None
     _stop: Callable[[], None] | None = None
+    # Told when somebody begins to wait who does not come through result(): as_completed, a callback, a loop. It may be
+    # called with the lock of all Calls held, so it takes no other that is held while a Call is finished.
+    _observed: Callable[[], None] | None = None
+
+    def __init__(self) -> None:  # the base's own, without a condition for each
+        self._state = "PENDING"
+        self._result: Any = None
+        self._exception: BaseException | None = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Callable[[Any], object]] = []
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        """What the base and its module's `wait` and `as_completed` take: whoever asks for it waits without driving."""
+        if self._observed is not None and self._state == "PENDING":
+            self._observed()
+        return _changed
 
     def attach(
-        self, *, drive: Callable[[float | None], None] | None = None, stop: Callable[[], None] | None = None
+        self,
+        *,
+        drive: Callable[[Call[Any], float | None], None] | None = None,
+        stop: Callable[[], None] | None = None,
+        observed: Callable[[], None] | None = None,
     ) -> None:
-        """For whoever made the Call: what moves it forward in `result()`, what stops the work in `cancel()`."""
+        """For whoever made the Call: what moves it forward in `result()`, what stops the work in `cancel()`, and what
+        is to happen when somebody else waits for it."""
         self._drive = drive if drive is not None else self._drive
         self._stop = stop if stop is not None else self._stop
+        self._observed = observed if observed is not None else self._observed
+
+    def finish(self, value: Any, error: BaseException | None) -> None:
+        """For whoever made the Call: its end. A Call that was cancelled stays so."""
+        with _lock:
+            if self._state != "PENDING":
+                if self._state == "CANCELLED":
+                    self.set_running_or_notify_cancel()  # tells those who wait for several
+                return
+            self._result, self._exception, self._state = value, error, "FINISHED"
+            for waiter in self._waiters:
+                (waiter.add_result if error is None else waiter.add_exception)(self)
+            if _asleep:
+                _changed.notify_all()
+        if self._done_callbacks:
+            self._invoke_callbacks()  # type: ignore[attr-defined]
+
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self._state not in ("PENDING", "RUNNING")
 
     def result(self, timeout: float | None = None) -> R:
         """The method's result, or its exception. `timeout` in seconds; TimeoutError leaves the call running."""
-        self._wait_here(timeout)
-        return super().result(0 if self._drive is not None and timeout is None else timeout)
+        if self._state != "FINISHED":
+            self._wait(timeout)
+        if self._exception is not None:
+            try:
+                raise self._exception
+            finally:
+                del self  # the traceback holds this frame, and the frame would hold the exception
+        return self._result  # type: ignore[no-any-return]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The method's exception, or None. `timeout` as for `result`."""
-        self._wait_here(timeout)
-        return super().exception(0 if self._drive is not None and timeout is None else timeout)
+        if self._state != "FINISHED":
+            self._wait(timeout)
+        return self._exception
 
     def cancel(self) -> bool:
         """Stop the work. False when it has already ended."""
-        if self.done():
-            return self.cancelled()
-        stop = self._stop
-        with self._condition:
-            if self._state not in ("PENDING",):
-                return self._state in ("CANCELLED", "CANCELLED_AND_NOTIFIED")
-        done = super().cancel()
-        if done and stop is not None:
-            stop()
-        return done
+        with _lock:
+            if self._state != "PENDING":
+                return self._state in _CANCELLED
+            self._state = "CANCELLED"
+            if _asleep:
+                _changed.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
+        if self._stop is not None:
+            self._stop()
+        return True
 
     def __await__(self) -> Generator[Any, None, R]:
         return asyncio.wrap_future(self).__await__()
 
-    def _wait_here(self, timeout: float | None) -> None:
+    def _wait(self, timeout: float | None) -> None:
+        """Until it has ended. TimeoutError, or CancelledError where that is how it ended."""
         if self._drive is not None and not self.done():
-            self._drive(timeout)
+            self._drive(self, timeout)
+        if not self.done():
+            self._sleep(None if timeout is None else time.monotonic() + timeout)
+        if self._state in _CANCELLED:
+            raise concurrent.futures.CancelledError
+
+    def _sleep(self, until: float | None) -> None:
+        if self._observed is not None:
+            self._observed()
+        with _lock:
+            while not self.done():
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError
+                _asleep.append(0)
+                try:
+                    _changed.wait(left)
+                finally:
+                    _asleep.pop()
 
 
 @overload

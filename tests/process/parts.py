@@ -123,3 +123,24 @@ class Handed(bunri.Compartment):
     def greet(self, peer: socket.socket) -> None:
         peer.sendall(b"hello")
         peer.close()
+
+
+class Feed(bunri.Service):
+    def lines(self, n: int) -> AsyncIterator[bytes]: ...
+
+
+class Taker(bunri.Compartment):
+    """Takes a service's stream."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+
+    async def take(self, n: int) -> int:
+        seen = 0
+        async for line in self._feed.lines(n):
+            assert line[:4] == seen.to_bytes(4, "big")
+            seen += 1
+        return seen
+
+    def now(self, value: int) -> int:
+        return value

@@ -41,19 +41,21 @@ class Blocks(Enum):
 class Outgoing:
     """A call this side has made and whose answer is out."""
 
-    __slots__ = ("begun", "call", "cpu", "done", "error", "inflow", "method", "number", "until", "value")
+    # Defaults of the class, not of each: one is made for every call.
+    done = False
+    value: Any = None
+    error: BaseException | None = None
+    until: float | None = None  # time.monotonic
+    begun: float | None = None  # when the supervisor first saw it
+    cpu = 0  # the worker's CPU clock then, ns
 
-    def __init__(self, number: int, method: MethodContract, call: Call[Any] | None, inflow: Inflow | None) -> None:
+    def __init__(
+        self, number: int, method: MethodContract, call: Call[Any] | None = None, inflow: Inflow | None = None
+    ) -> None:
         self.number = number
         self.method = method
         self.call = call
         self.inflow = inflow
-        self.done = False
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self.until: float | None = None  # time.monotonic
-        self.begun: float | None = None  # when the supervisor first saw it
-        self.cpu = 0  # the worker's CPU clock then, ns
 
     def end(self, value: Any, error: BaseException | None) -> None:
         """The answer is here. The call's own waiters are told."""
@@ -63,13 +65,8 @@ class Outgoing:
         self.value, self.error = value, error
         if self.inflow is not None:
             self.inflow.end(error)
-        call = self.call
-        if call is None or not call.set_running_or_notify_cancel():
-            return
-        if error is not None:
-            call.set_exception(error)
-        else:
-            call.set_result(value)
+        if self.call is not None:
+            self.call.finish(value, error)
 
     def outcome(self) -> Any:
         """The value, or raise the error."""
@@ -147,7 +144,7 @@ class Conversation(ABC):
         sink = self.sink() if method.sends_handles else None
         body, blobs = method.encode_arguments(args, sink)
         with self.state:
-            out = Outgoing(next(self._numbers), method, call, Inflow() if method.kind.is_stream else None)
+            out = Outgoing(next(self._numbers), method, call, Inflow() if method.is_stream else None)
             self.post(
                 kind, body, flags=Flag.CALLER_BLOCKS if blocks is Blocks.YES else 0,
                 obj=obj, method=method.number, call=out.number, sink=sink, blobs=blobs,
@@ -200,7 +197,7 @@ class Conversation(ABC):
     @property
     def is_quiet(self) -> bool:
         """Whether nothing is queued, in either direction: then a plain call may take the short way."""
-        return not (self._batch or self._outbox or self.waiting or self._freed) and self._reader.is_idle
+        return not (self._batch or self._outbox or self.waiting or self._freed or self._reader.parts)
 
     @property
     def has_unsent(self) -> bool:

@@ -25,7 +25,17 @@ from bunri.channel.streams import Outflow
 from bunri.channel.target import make_stub, target_of
 from bunri.errors import ProtocolError, UsageError
 from bunri.wire import Contract, Kind, MethodContract
-from bunri.wire.frames import FrameKind, Message, pack_quick, quick
+from bunri.wire.frames import (
+    HEADER_SIZE,
+    LARGEST_PACKET,
+    PLAIN_CALL,
+    PLAIN_CALL_BLOCKING,
+    PLAIN_REPLY,
+    FrameKind,
+    Message,
+    pack_quick,
+    quick_header,
+)
 from bunri.wire.handles import Sink, Source
 
 _QUICK_BODY = 32 << 10  # bytes
@@ -42,6 +52,7 @@ class WorkerSide(Conversation):
         self._contract = contract
         self._make = make
         self._object: Any = None
+        self._bound: list[Any] = []  # its methods, by number
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stubs: Any = weakref.WeakValueDictionary()  # number -> stub
@@ -58,10 +69,11 @@ class WorkerSide(Conversation):
         if loop is None:
             while True:
                 packet, descriptors = self.link.receive()
-                if descriptors or not self._serve_quick(packet):
-                    if not packet:
-                        os._exit(0)
-                    self.feed(packet, descriptors)
+                if not packet:
+                    os._exit(0)
+                served = 0 if descriptors or self._dropped or not self.is_quiet else self._serve_plain(packet)
+                if served < len(packet):
+                    self.feed(packet[served:], descriptors)
                     self.work()
         asyncio.set_event_loop(loop)
         loop.add_reader(self.link.number, self._on_readable)
@@ -72,28 +84,52 @@ class WorkerSide(Conversation):
         self.read_one()
         self.work()
 
-    def _serve_quick(self, packet: bytes) -> bool:
-        """One plain call with nothing else under way: served and answered past the queues. False for anything else."""
-        message = quick(packet)
-        if message is None or message[0] != FrameKind.CALL or self._dropped or not self.is_quiet:
-            return False
-        _, obj, index, number, body = message
-        if obj or index >= len(self._contract.methods) or not (method := self._contract.methods[index]).is_simple:
-            return False
-        args = method.decode_arguments(body, None, None)
-        try:
-            result = getattr(self._object, method.name)(*method.positional(args), **method.keywords(args))
-            answer, blobs = method.encode_result(result, None)
-        except BaseException as fault:
-            self._refuse(number, method, fault)
-            self.flush()
-            return True
-        if blobs or len(answer) > _QUICK_BODY or not self.is_quiet:
-            self.post(FrameKind.REPLY, answer, call=number, blobs=blobs)
-            self.flush()
-        else:
-            os.write(self.link.number, pack_quick(FrameKind.REPLY, 0, 0, 0, number, answer))
-        return True
+    def _serve_plain(self, packet: bytes) -> int:
+        """Serve the plain calls with which a packet begins, past the queues: how many bytes of it that was.
+
+        Answers of quick calls share a packet; those of slow ones do not wait. The first call that is not plain, or
+        that leaves something in a queue, ends it: the rest goes the whole way, in its order."""
+        methods, size, at = self._contract.methods, len(packet), 0
+        answers = bytearray()
+        begun = 0.0
+        while at + HEADER_SIZE <= size:
+            head, index, number, length = quick_header(packet, at)
+            end = at + HEADER_SIZE + length
+            if (head != PLAIN_CALL_BLOCKING and head != PLAIN_CALL) or index >= len(methods) or end > size:
+                break
+            method = methods[index]
+            if not method.is_simple or length > _QUICK_BODY:
+                break
+            args = method.decode_arguments(packet[at + HEADER_SIZE : end], None, None)
+            at = end
+            try:
+                result = self._bound[index](*args) if method.arity >= 0 else method.call(self._bound[index], args)
+                answer, blobs = method.encode_result(result, None)
+            except BaseException as fault:
+                self._send_answers(answers)
+                self._refuse(number, method, fault)
+                self.flush()
+                return at
+            if blobs or len(answer) > _QUICK_BODY or self._dropped or not self.is_quiet:
+                self._send_answers(answers)
+                self.post(FrameKind.REPLY, answer, call=number, blobs=blobs)
+                self.flush()
+                return at
+            answers += pack_quick(PLAIN_REPLY, 0, number, len(answer))
+            answers += answer
+            if at < size:
+                now = time.monotonic()
+                begun = begun or now
+                if now - begun > _FLUSH_AFTER or len(answers) > LARGEST_PACKET - _QUICK_BODY - HEADER_SIZE:
+                    self._send_answers(answers)
+                    begun = now
+        self._send_answers(answers)
+        return at
+
+    def _send_answers(self, answers: bytearray) -> None:
+        if answers:
+            self.link.send(answers)
+            answers.clear()
 
     def read_one(self) -> None:
         """Wait for one packet and take it."""
@@ -124,7 +160,7 @@ class WorkerSide(Conversation):
         method = self._contract.methods[message.method]
         try:
             args = method.decode_arguments(message.body, self.source(descriptors), self.blobs_of(message))
-            result = getattr(self._object, method.name)(*method.positional(args), **method.keywords(args))
+            result = self._bound[method.number](*method.positional(args), **method.keywords(args))
             if method.kind is Kind.PLAIN:
                 self._answer(message.call, method, result)
             elif method.kind is Kind.STREAM:
@@ -141,6 +177,7 @@ class WorkerSide(Conversation):
         try:
             args = init.decode_arguments(message.body, self.source(descriptors), self.blobs_of(message))
             self._object = self._make(*init.positional(args), **init.keywords(args))
+            self._bound = [getattr(self._object, method.name) for method in self._contract.methods]
             self._answer(message.call, init, None)
         except ProtocolError:
             raise
@@ -329,7 +366,7 @@ class RemoteService:
         call: Call[Any] = Call()
         out = side.begin(self.number, method, method.bind(args, kwargs), call=call)
         call.attach(stop=lambda: side.withdraw(out))
-        call.attach(drive=lambda timeout: side.wait_until_done(out))
+        call.attach(drive=lambda call, timeout: side.wait_until_done(out))
         side.flush()
         return call
 

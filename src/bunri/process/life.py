@@ -97,7 +97,7 @@ class Worker:
     # what a stub asks of it ----------------------------------------------------------------------------------------
 
     def invoke(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self.side.invoke(0, method, method.bind(args, kwargs))
+        return self.side.invoke(method, args, kwargs)
 
     def submit(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
         self.refuse_fork()
@@ -194,8 +194,7 @@ class Worker:
     def _look_and_open(self) -> None:
         self._look(Part.LATE)
         if self._cause is None:
-            self.side.open = True
-            self.side.flush()
+            self.side.let_through()
 
     def _look(self, part: Part) -> None:
         """Compare it with the plan. Whatever goes wrong here, a worker that was not looked at gets nothing."""

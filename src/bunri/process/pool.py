@@ -61,7 +61,7 @@ class Pool:
             return self._submit(method, bound).result()
         worker = self._take_or_wait()
         try:
-            return worker.side.invoke(0, method, bound)
+            return worker.side.invoke(method, bound, {})
         finally:
             self.give_back(worker)
 
@@ -272,22 +272,19 @@ class _Turn:
 
     def _finish(self, worker: Worker, done: Any) -> None:
         self._pool.give_back(worker)
-        if self._call.cancelled() or not self._call.set_running_or_notify_cancel():
-            return
         if done.cancelled():
-            self._call.set_exception(WorkerDied(Exit(cause="it was cancelled"), who=self._pool.describe()))
+            self._call.finish(None, WorkerDied(Exit(cause="it was cancelled"), who=self._pool.describe()))
         elif (fault := done.exception()) is not None:
-            self._call.set_exception(fault)
+            self._call.finish(None, fault)
         else:
-            self._call.set_result(done.result())
+            self._call.finish(done.result(), None)
 
     def stop(self) -> None:
         if self._inner is not None:
             self._inner.cancel()
 
     def fail(self, fault: BaseException) -> None:
-        if self._call.set_running_or_notify_cancel():
-            self._call.set_exception(fault)
+        self._call.finish(None, fault)
 
 
 def _held(pool: Pool, worker: Worker, stream: Any) -> Any:

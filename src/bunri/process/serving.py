@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import os
 import threading
 import time
 from collections import deque
@@ -27,7 +28,15 @@ from bunri.channel.link import Link
 from bunri.errors import BunriError, DeadlineExceeded, ProtocolError, UsageError
 from bunri.process.services import Services
 from bunri.wire import Kind, MethodContract
-from bunri.wire.frames import Flag, FrameKind, Message, pack_quick, quick
+from bunri.wire.frames import (
+    HEADER_SIZE,
+    PLAIN_CALL_BLOCKING,
+    PLAIN_REPLY,
+    FrameKind,
+    Message,
+    pack_quick,
+    quick_header,
+)
 from bunri.wire.handles import Sink, Source
 
 if TYPE_CHECKING:
@@ -38,7 +47,7 @@ CANCEL_GRACE = 1.0  # seconds in which an `async def` method may obey its cancel
 WINDOW = 1024  # calls on the wire; further ones wait here
 _SENT_AT_ONCE = 8
 _QUICK_BODY = 32 << 10  # bytes
-_BLOCKS = int(Flag.CALLER_BLOCKS)
+_SHARED = 1024  # bytes of small calls that share a packet before it goes out
 MOST_UNREAD = 4096  # packets that a worker leaves unread before it is ended
 
 serving: contextvars.ContextVar[tuple[MonitorSide, ...]] = contextvars.ContextVar("bunri_serving", default=())
@@ -53,47 +62,92 @@ class MonitorSide(Conversation):
         self.worker = worker
         self.loop = loop
         self.services = Services(self)
-        self.open = False  # the worker was looked at: packets may go to it
+        self.open = False  # the worker was looked at: packets may go to it (set by `let_through`)
         self.watched = False
         self._turn = threading.RLock()  # whoever reads
         self._background = False  # the supervisor reads
         self._later: deque[Callable[[], None]] = deque()  # calls beyond the window
         self._over: BaseException | None = None
+        self._asked = False  # the supervisor was asked to
+        self._plainly = False  # open, not over, and without a loop: a plain call may take the short way
+        self._forks = _forks
         self._writing = False  # the loop waits for room
 
     # calls ---------------------------------------------------------------------------------------------------------
 
-    def invoke(self, obj: int, method: MethodContract, args: tuple[Any, ...]) -> Any:
-        """Call and wait on this thread."""
+    def invoke(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the compartment and wait on this thread."""
+        if kwargs or len(args) != method.arity:
+            args = method.bind(args, kwargs)
+        # The short way, where nothing but this one call is under way: write, read, done. All checks are those of the whole
+        # way; what does not fit is left to it. The clocks are kept by the supervisor's tick, which sees `pending`.
+        if (
+            self._plainly
+            and method.is_simple
+            and _running_loop() is None
+            and not serving.get()
+            and self._forks == _forks
+            and self._turn.acquire(False)
+        ):
+            try:
+                if not (self.pending or self._background or self._batch or self._outbox or self.waiting or self._freed
+                        or self._reader.parts):  # fmt: skip
+                    return self._invoke_plain(method, args)
+            finally:
+                self._turn.release()
         self._refuse_blocking(method)
         if self.loop is not None:
-            return self.submit(obj, method, args).result()
+            return self.submit(0, method, args).result()
         refuse_if_past()
         with self._turn:
-            out = self._begin_quick(obj, method, args)
-            if out is None:
-                out = self.begin(obj, method, args, blocks=Blocks.YES)
-                self._time(out)
+            out = self.begin(0, method, args, blocks=Blocks.YES)
+            self._time(out)
             self.drive(out)
         return out.outcome()
 
-    def _begin_quick(self, obj: int, method: MethodContract, args: tuple[Any, ...]) -> Outgoing | None:
-        """A small plain call with nothing else under way: sent at once, past the queues. None where that does not fit."""
-        if not (self.open and method.is_simple and self.is_quiet) or self.pending or self._background:
-            return None
+    def _invoke_plain(self, method: MethodContract, args: tuple[Any, ...]) -> Any:
+        """With the turn held, and nothing queued in either direction."""
+        until = current_deadline()
+        if until is not None:
+            refuse_if_past()
         body, blobs = method.encode_arguments(args, None)
         if blobs or len(body) > _QUICK_BODY:
-            return None
-        with self.state:
+            out = self.begin(0, method, args, blocks=Blocks.YES)
+            self._time(out)
+            self.drive(out)
+            return out.outcome()
+        number = next(self._numbers)
+        out = Outgoing(number, method)
+        out.until = until
+        self.pending[number] = out
+        try:
+            # It may have ended since: `end_with` says so first, and clears `pending` then.
             if self._over is not None:
                 raise self._over
-            out = Outgoing(next(self._numbers), method, None, None)
-            packet = pack_quick(FrameKind.CALL, _BLOCKS, obj, method.number, out.number, body)
+            if not self.watched:
+                self.watch()
+            packet = pack_quick(PLAIN_CALL_BLOCKING, method.number, number, len(body)) + body
             if not self.push(packet, ()):
                 self._outbox.append((packet, ()))
-            self.pending[out.number] = out
-            self._time(out)
-        return out
+            elif not self._outbox:
+                packet, descriptors = self.link.receive()
+                if (
+                    len(packet) >= HEADER_SIZE
+                    and quick_header(packet) == (PLAIN_REPLY, 0, number, len(packet) - HEADER_SIZE)
+                    and not (descriptors or out.done)
+                ):
+                    value = method.decode_result(packet[HEADER_SIZE:], None, None)
+                    del self.pending[number]
+                    return value
+                self._take(packet, descriptors)
+        except (ProtocolError, ConnectionError) as fault:
+            self.broken(fault)
+        except BaseException:
+            self.stop(out)
+            self.pending.pop(number, None)
+            raise
+        self.drive(out)
+        return out.outcome()
 
     def submit(self, obj: int, method: MethodContract, args: tuple[Any, ...]) -> Call[Any]:
         """Call, and do not wait."""
@@ -109,10 +163,9 @@ class MonitorSide(Conversation):
             self.loop.call_soon_threadsafe(self._begin_later, obj, method, args, call, until)
             return call
         if self.loop is None:
-            call.attach(drive=lambda timeout: self._drive_call(call, timeout))
+            # Whoever waits in result() reads; for anybody else the supervisor does, and after a tick in any case.
+            call.attach(drive=self._drive_call, observed=self._read_soon)
         self._begin_later(obj, method, args, call, self._until(method))
-        if self.loop is None:
-            self.read_in_background()
         return call
 
     def iterate(self, obj: int, method: MethodContract, args: tuple[Any, ...]) -> Stream:
@@ -157,13 +210,14 @@ class MonitorSide(Conversation):
             try:
                 out = self.begin(obj, method, args, call=call)
             except BunriError as fault:
-                _fail(call, fault)
+                call.finish(None, fault)
                 return
             call.attach(stop=lambda: self.stop(out))
             out.until = until
-            self.watch()
-            # Beyond a few, calls share packets: they go out with the next answer, or the next tick.
-            if len(self.pending) <= _SENT_AT_ONCE or method.kind.is_async or self.loop is not None:
+            if not self.watched:
+                self.watch()
+            # Beyond a few, calls share packets: they go out when the packet is worth it, with the next answer, or the next tick.
+            if len(self.pending) <= _SENT_AT_ONCE or len(self._batch) > _SHARED or self.loop is not None:
                 self.flush()
 
     def _refuse_blocking(self, method: MethodContract) -> None:
@@ -197,8 +251,15 @@ class MonitorSide(Conversation):
                 raise self._over
             return super().begin(obj, method, args, blocks=blocks, call=call, kind=kind)
 
+    def let_through(self) -> None:
+        """The worker was looked at, and is what the plan says."""
+        self.open = True
+        self._plainly = self.loop is None
+        self.flush()
+
     def end_with(self, error: BaseException) -> None:
         """The worker is reaped: every call that waits gets the error, and every call to come."""
+        self._plainly = False
         with self.state:
             self._over = error
             later, self._later = self._later, deque()
@@ -228,16 +289,28 @@ class MonitorSide(Conversation):
         """Look at the clocks of the calls in flight, on the supervisor's thread."""
         with self.state:
             outs = list(self.pending.values())
-        if self.open and self.has_unsent and self.loop is None:
-            self.flush()
+        if self.loop is None and outs:
+            if self.open and self.has_unsent:
+                self.flush()
+            self._read_if_nobody_does()
         for out in outs:
             if out.begun is None:
                 out.begun, out.cpu = now, self.worker.cpu_clock()
+                if out.until is None and out.method.kind is Kind.PLAIN:  # of the short way, which asks no clock
+                    out.until = now + DEFAULT_DEADLINE
             if out.until is not None and now >= out.until:
                 self._expire(out, now)
                 continue
             self.worker.check_budget(out, now)
         return bool(outs)
+
+    def _read_if_nobody_does(self) -> None:
+        """Calls are out, and no thread has been reading since the last tick."""
+        if self._turn.acquire(blocking=False):
+            try:
+                self.read_in_background()
+            finally:
+                self._turn.release()
 
     def _expire(self, out: Outgoing, now: float) -> None:
         name = out.method.name
@@ -284,17 +357,13 @@ class MonitorSide(Conversation):
         """Read on this thread, and serve, until `done`."""
         with self._turn:
             self._end_background()
-            try:
-                self.flush()
-                self.services.work()
-                while not done():
-                    if self.worker.is_over:
-                        self.worker.wait_over()
-                        continue
-                    self._read_one()
-            finally:
-                if self.pending and not self.worker.is_over:
-                    self.read_in_background()
+            self.flush()
+            self.services.work()
+            while not done():
+                if self.worker.is_over:
+                    self.worker.wait_over()
+                    continue
+                self._read_one()
 
     def _read_one(self) -> None:
         if self.open and self.backlog:
@@ -303,9 +372,7 @@ class MonitorSide(Conversation):
             self.read_now()
             return
         try:
-            packet, descriptors = self.link.receive()
-            if descriptors or not self._take_quick(packet):
-                self._take(packet, descriptors)
+            self._take(*self.link.receive())
         except (ProtocolError, ConnectionError) as fault:
             self.broken(fault)
 
@@ -318,24 +385,23 @@ class MonitorSide(Conversation):
         except (ProtocolError, ConnectionError) as fault:
             self.broken(fault)
 
-    def _take_quick(self, packet: bytes) -> bool:
-        """A plain answer to a call that is out. False where the packet is anything else."""
-        message = quick(packet)
-        if message is None or message[0] != FrameKind.REPLY or not self._reader.is_idle:
-            return False
-        _, _, _, number, body = message
-        with self.state:
-            out = self.pending.get(number)
-            if out is None or not out.method.is_simple:
-                return False
-            value = out.method.decode_result(body, None, None)
-            del self.pending[number]
-        out.end(value, None)
-        if self._later:
-            self._begin_more()
-        elif self.has_unsent:  # what was held back to share a packet goes out with every answer
-            self.flush()
-        return True
+    def _take_plain(self, packet: bytes) -> int:
+        """Take the plain answers with which a packet begins: how many bytes of it that was. The rest goes the whole way."""
+        size, at = len(packet), 0
+        while at + HEADER_SIZE <= size:
+            head, method_number, number, length = quick_header(packet, at)
+            end = at + HEADER_SIZE + length
+            if head != PLAIN_REPLY or method_number or end > size:
+                break
+            with self.state:
+                out = self.pending.get(number)
+                if out is None or not out.method.is_simple:
+                    break
+                value = out.method.decode_result(packet[at + HEADER_SIZE : end], None, None)
+                del self.pending[number]
+            out.end(value, None)
+            at = end
+        return at
 
     def _begin_more(self) -> None:
         """Answers have come: calls that waited for the window go out."""
@@ -348,12 +414,14 @@ class MonitorSide(Conversation):
             self._stop_reading()
             self.worker.on_closed()
             return
-        self.feed(packet, descriptors)
+        taken = 0 if descriptors or self._reader.parts else self._take_plain(packet)
+        if taken < len(packet):
+            self.feed(packet[taken:] if taken else packet, descriptors)
         if self._later:
             self._begin_more()
-        if self.has_unsent:
+        if self.has_unsent:  # what was held back to share a packet goes out with every answer
             self.flush()
-        if not self.worker.program.supervisor.is_current:
+        if self.waiting and not self.worker.program.supervisor.is_current:
             self.services.work()
 
     @contextlib.contextmanager
@@ -410,9 +478,16 @@ class MonitorSide(Conversation):
         if _running_loop() is not None:
             raise UsageError("result() here would block the event loop. Write: await call")
 
+    def _read_soon(self) -> None:
+        """Somebody waits who does not read: let the supervisor do it. Takes no lock of ours (`Call._observed`)."""
+        if not (self._background or self._asked):
+            self._asked = True
+            self.worker.program.supervisor.run_soon(self.read_in_background)
+
     def read_in_background(self) -> None:
         """Nobody is inside a call: let the supervisor read the answers."""
         with self.state:
+            self._asked = False
             # Flag and registration change together: apart, two threads could leave one without the other.
             if self._background or self.worker.is_over:
                 return
@@ -577,6 +652,12 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
     return asyncio._get_running_loop()
 
 
-def _fail(call: Call[Any], fault: BaseException) -> None:
-    if call.set_running_or_notify_cancel():
-        call.set_exception(fault)
+_forks = 0  # how many forks lie between this process and its first; a side made before one is not the child's
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)

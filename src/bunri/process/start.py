@@ -58,7 +58,7 @@ def begin_init(worker: Worker, bound: tuple[Any, ...]) -> None:
     worker.init = side.begin(0, worker.contract.init, bound, blocks=Blocks.NO, call=call, kind=FrameKind.START)
     if side.loop is None:
         init: Outgoing = worker.init
-        call.attach(drive=lambda timeout: side.drive(init))
+        call.attach(drive=lambda call, timeout: side.drive(init))
     side.watch()
 
 

@@ -20,7 +20,7 @@ import functools
 import hashlib
 import inspect
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from types import FunctionType
 from typing import Any, Final
@@ -75,8 +75,21 @@ class _Message:
         self._decode = msgspec.msgpack.Decoder(shape.wire).decode
         self._where = where
         self._blobs = blobs
+        self._is_bare = shape.to is None and shape.back is None and not blobs
 
     def encode(self, value: Any, sink: Sink | None) -> tuple[bytes, Blobs]:
+        if not self._is_bare:
+            return self._encode_whole(value, sink)
+        # Numbers and their like need no converter. Whatever is wrong with one is found by the whole way, and named there.
+        try:
+            body = _ENCODE(value)
+            if len(body) <= bounds.ITEMS and self._decode(body) == value:
+                return body, ()
+        except Exception:
+            return self._encode_whole(value, sink)
+        return self._encode_whole(value, sink)
+
+    def _encode_whole(self, value: Any, sink: Sink | None) -> tuple[bytes, Blobs]:
         blobs: Blobs = ()
         try:
             if self._blobs:
@@ -100,6 +113,8 @@ class _Message:
 
     def decode(self, body: bytes, source: Source | None, blobs: dict[int, bytes] | None) -> Any:
         try:
+            if self._is_bare and source is None and not blobs and len(body) <= bounds.ITEMS:
+                return self._decode(body)
             if len(body) > bounds.ITEMS:
                 bounds.scan(body)
             wire = self._decode(body)
@@ -187,6 +202,7 @@ class MethodContract:
         self.service_types = tuple(dict.fromkeys(c for s in (*shapes, answer) for c in s.services))
         # Nothing but a value each way: such a call may take the short way through the channel.
         self.is_simple = self.kind is Kind.PLAIN and not self.sends_handles and not self.returns_handles
+        self.is_stream = self.kind.is_stream
         self.limits: Limits | None = getattr(function, "_bunri_limits", None)
         self._raises = _Exceptions(getattr(function, "_bunri_raises", ()), self._where)
         arguments = _arguments_shape(shapes)
@@ -197,6 +213,9 @@ class MethodContract:
         )
         self._keyword_only = tuple(p.name for p in self._signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
         self._count = len(self._signature.parameters)
+        self.arity = (
+            -1 if self._keyword_only else self._count
+        )  # so many arguments by position are canonical as they are
         self._first_keyword = self._count - len(self._keyword_only)
         self.spelling = (
             f"{name}: {self.kind.value} ({arguments.spelling}) -> {answer.spelling} raises {self._raises.spelling}"
@@ -216,7 +235,7 @@ class MethodContract:
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """All arguments in the order of the parameters, defaults filled in. UsageError for a call that does not fit."""
-        if not kwargs and not self._keyword_only and len(args) == self._count:
+        if not kwargs and len(args) == self.arity:
             return args
         try:
             bound = self._signature.bind(*args, **kwargs)
@@ -224,6 +243,10 @@ class MethodContract:
             raise UsageError(f"{self._where}{self._signature}: {fault}") from None
         bound.apply_defaults()
         return tuple(bound.arguments.values())
+
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Call the method itself with a canonical tuple."""
+        return function(*self.positional(args), **self.keywords(args))
 
     def positional(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Of a canonical tuple, what is passed by position."""

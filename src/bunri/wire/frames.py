@@ -16,7 +16,7 @@ that nobody can mistake whose they are.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
@@ -61,7 +61,6 @@ class Flag(IntFlag):
     CALLER_BLOCKS = 1  # the caller serves nothing until the answer is there
 
 
-_QUICK = frozenset({int(FrameKind.CALL), int(FrameKind.REPLY)})
 _KINDS = {int(kind): kind for kind in FrameKind}
 _FLAGS = int(Flag.CALLER_BLOCKS)
 
@@ -135,21 +134,17 @@ def pack_large(
     return packets
 
 
-def quick(packet: bytes) -> tuple[int, int, int, int, bytes] | None:
-    """(kind, object, method, call, body) of a packet that is one plain CALL or REPLY, and nothing else; None for any other.
-
-    The short way for the commonest packets. What it does not know goes the whole way, through `Reader.read`."""
-    if len(packet) < HEADER_SIZE:
-        return None
-    kind, flags, descriptors, blobs, obj, method, spare, call, length = _unpack_header(packet)
-    if kind not in _QUICK or descriptors or blobs or spare or flags & ~_FLAGS or length != len(packet) - HEADER_SIZE:
-        return None
-    return kind, obj, method, call, packet[HEADER_SIZE:]
-
-
-def pack_quick(kind: int, flags: int, obj: int, method: int, call: int, body: bytes) -> bytes:
-    """One plain message, alone in its packet."""
-    return _pack_header(kind, flags, 0, 0, obj, method, 0, call, len(body)) + body
+# The short way, for the commonest message: a plain CALL of object 0 (the compartment) or a plain REPLY. Its header is read as
+# (everything before the method, method and spare, call, length), so that one comparison says that nothing else stands there.
+# What does not compare equal goes the whole way, through `Reader.read`; nothing is refused here, and nothing else accepted.
+_QUICK = struct.Struct("<QIII")
+PLAIN_CALL = int(FrameKind.CALL)
+PLAIN_CALL_BLOCKING = PLAIN_CALL | int(Flag.CALLER_BLOCKS) << 8
+PLAIN_REPLY = int(FrameKind.REPLY)
+quick_header: Callable[..., tuple[int, int, int, int]] = _QUICK.unpack_from
+pack_quick: Callable[[int, int, int, int], bytes] = (
+    _QUICK.pack
+)  # (PLAIN_..., method, call, length of the body): a header
 
 
 class Reader:
@@ -157,7 +152,7 @@ class Reader:
 
     def __init__(self, largest_body: int = LARGEST_BODY) -> None:
         self._largest = largest_body
-        self._parts: dict[tuple[int, int], bytearray] = {}  # (kind, call) -> what has come of the body
+        self.parts: dict[tuple[int, int], bytearray] = {}  # (kind, call) -> what has come of the body
         self._held = 0  # bytes in all of them
 
     def read(self, packet: bytes) -> list[Message]:
@@ -198,7 +193,7 @@ class Reader:
             if kind is FrameKind.CHUNK:
                 self._keep(obj, call, body)
                 continue
-            if self._parts:
+            if self.parts:
                 body = self._whole(kind, call, body)
             messages.append(Message(kind, flags, obj, method, call, descriptors, blobs, body))
         if not size:
@@ -207,11 +202,11 @@ class Reader:
 
     def _keep(self, kind: int, call: int, body: bytes) -> None:
         key = (kind, call)
-        parts = self._parts.get(key)
+        parts = self.parts.get(key)
         if parts is None:
-            if len(self._parts) >= MOST_UNFINISHED:
+            if len(self.parts) >= MOST_UNFINISHED:
                 raise ProtocolError("too many unfinished messages at one time")
-            parts = self._parts[key] = bytearray()
+            parts = self.parts[key] = bytearray()
         self._held += len(body)
         if not body or self._held > self._largest:
             raise ProtocolError(f"a message of more than {self._largest} bytes, or an empty chunk")
@@ -220,18 +215,18 @@ class Reader:
     @property
     def is_idle(self) -> bool:
         """Whether no body is being put together."""
-        return not self._parts
+        return not self.parts
 
     def take_chunks(self, kind: int, call: int, length: int) -> bytes:
         """What has come in CHUNKs for (kind, call); ProtocolError unless it is exactly `length` bytes."""
-        parts = self._parts.pop((kind, call), None)
+        parts = self.parts.pop((kind, call), None)
         if parts is None or len(parts) != length:
             raise ProtocolError(f"{length} bytes announced, {len(parts or b'')} came")
         self._held -= length
         return bytes(parts)
 
     def _whole(self, kind: FrameKind, call: int, last: bytes) -> bytes:
-        parts = self._parts.pop((int(kind), call), None)
+        parts = self.parts.pop((int(kind), call), None)
         if parts is None:
             return last
         self._held -= len(parts)

@@ -1,0 +1,181 @@
+"""A call ends for everybody who waits for it, in whatever way, and no way of calling goes around the rules."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+
+import parts
+import pytest
+
+import bunri
+
+
+def test_calls_end_for_those_who_wait_for_several() -> None:
+    with parts.Plain.start() as worker:
+        worker.add(0)
+        calls = [bunri.call(worker.add, 1) for _ in range(300)]
+        assert sorted(done.result() for done in concurrent.futures.as_completed(calls, 20)) == list(range(1, 301))
+        done, left = concurrent.futures.wait([bunri.call(worker.add, 1) for _ in range(40)], 20)
+        assert (len(done), len(left)) == (40, 0)
+
+
+def test_a_callback_is_called_without_anybody_waiting() -> None:
+    told = threading.Event()
+    with parts.Plain.start() as worker:
+        worker.add(0)
+        bunri.call(worker.add, 1).add_done_callback(lambda _: told.set())
+        assert told.wait(5)
+
+
+def test_a_timeout_leaves_the_call_running() -> None:
+    with parts.Plain.start() as worker:
+        slow = bunri.call(worker.sleep, 0.3)
+        with pytest.raises(TimeoutError):
+            slow.result(0.05)
+        assert slow.result(5) is None
+
+
+def test_waiting_threads_are_told_of_a_cancellation() -> None:
+    with parts.Plain.start() as worker:
+        worker.add(0)
+        slow = bunri.call(worker.sleep, 30)
+        found: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                slow.result(20)
+            except concurrent.futures.CancelledError as fault:
+                found.append(fault)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.05)
+        assert slow.cancel()
+        thread.join(5)
+        assert found
+
+
+def test_errors_in_a_shared_packet_reach_their_own_calls() -> None:
+    with parts.Plain.start() as worker:
+        worker.add(0)
+        calls = [bunri.call(worker.fail, str(i)) if i % 3 == 0 else bunri.call(worker.add, 1) for i in range(200)]
+        for i, made in enumerate(calls):
+            fault = made.exception(20)
+            assert (fault is None) == (i % 3 != 0)
+            if fault is not None:
+                assert f"ValueError: {i}" in str(fault)
+
+
+def test_a_forked_child_is_refused_on_the_short_way_too() -> None:
+    with parts.Plain.start() as worker:
+        assert worker.add(1) == 1
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                worker.add(1)
+            except bunri.UsageError:
+                os.write(writer, b"refused")
+            finally:
+                os._exit(0)
+        os.close(writer)
+        os.waitpid(child, 0)
+        assert os.read(reader, 16) == b"refused"
+        os.close(reader)
+        assert worker.add(1) == 2
+
+
+def test_a_wrong_argument_on_the_short_way_never_leaves() -> None:
+    with parts.Plain.start() as worker:
+        assert worker.add(1) == 1
+        for wrong in ("1", 2**63, True, None, 1.5):
+            with pytest.raises(bunri.UsageError):
+                worker.add(wrong)  # type: ignore[arg-type]  # on purpose
+        assert worker.add(1) == 2
+
+
+class CallsBack(parts.Counter):
+    """A service whose method runs what it is given, while the worker is blocked in it."""
+
+    def __init__(self, inside: Callable[[], object]) -> None:
+        self._inside = inside
+
+    def count(self, by: int) -> int:
+        self._inside()
+        return by
+
+
+def test_a_callback_from_a_second_thread_into_a_blocked_worker_is_refused() -> None:
+    """API decision 2: a thread that works for the service's code, as asyncio.to_thread makes one, has its context."""
+    refused: list[BaseException] = []
+
+    def from_a_thread() -> None:
+        def go() -> None:
+            for ask in (lambda: worker.count_twice(1), lambda: bunri.call(worker.count_twice, 1).result()):
+                try:
+                    ask()
+                except bunri.UsageError as fault:
+                    refused.append(fault)
+
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(go,))
+        thread.start()
+        thread.join(10)
+
+    worker = parts.Caller.start(CallsBack(from_a_thread))
+    with worker:
+        begun = time.monotonic()
+        assert worker.count_twice(3) == 3
+        assert len(refused) == 4
+        assert all("blocked" in str(fault) for fault in refused)
+        assert time.monotonic() - begun < 5
+
+
+def test_a_thread_that_has_nothing_to_do_with_it_waits_its_turn() -> None:
+    """The control: it asks while the worker is blocked, and is answered after."""
+    answers: list[int] = []
+    threads: list[threading.Thread] = []
+
+    def meanwhile() -> None:
+        if not threads:
+            threads.append(threading.Thread(target=lambda: answers.append(worker.count_twice(5))))
+            threads[0].start()
+            time.sleep(0.1)
+            assert not answers
+
+    worker = parts.Caller.start(CallsBack(meanwhile))
+    with worker:
+        assert worker.count_twice(3) == 3
+        threads[0].join(10)
+        assert answers == [5]
+
+
+class Feed(parts.Feed):
+    async def lines(self, n: int) -> AsyncIterator[bytes]:
+        for i in range(n):
+            if i % 16 == 0:
+                await asyncio.sleep(0)
+            yield i.to_bytes(4, "big") * 500
+
+
+@pytest.mark.slow
+def test_streams_of_services_on_a_loop_under_load() -> None:
+    """Several workers take streams from the monitor's loop, each bounded by its credit, while calls go on beside them."""
+
+    async def run() -> None:
+        workers = [parts.Taker.start(Feed()) for _ in range(3)]
+        try:
+            takes = [bunri.call(worker.take, 1500) for worker in workers for _ in range(2)]
+            answers = await asyncio.gather(*[bunri.call(w.now, i) for i in range(300) for w in workers])
+            assert answers == [i for i in range(300) for _ in workers]
+            assert await asyncio.wait_for(asyncio.gather(*takes), 40) == [1500] * 6
+        finally:
+            for worker in workers:
+                await worker.__aexit__(None, None, None)
+
+    asyncio.run(run())
