@@ -14,6 +14,8 @@ from bunri.text import printable
 # name -> (module, what it does). One line a command; the module's `command` is the click command.
 COMMANDS: Final = {
     "completion": ("bunri.cli.completion", "Print the lines that make a shell complete bunri's words."),
+    "doctor": ("bunri.cli.doctor", "Try what this host can do, and say what to change."),
+    "explain": ("bunri.cli.explain", "Say what a policy or a compartment may do here, and what decides."),
     "demo": ("bunri.cli.demo", "Decode hostile pictures in confined workers, and show what an attacker gets."),
 }
 
