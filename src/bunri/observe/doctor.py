@@ -63,7 +63,7 @@ def promises(host: Host) -> list[Kept]:
     means = Means(Policy().settled(), host, Needs(), None, host.is_root)
     listed = _layers.layers(means)
     lacking = {lack.promise: lack.remedy for lack in _sufficiency.lacks(means, listed)}
-    found = []
+    found: list[Kept] = []
     for promise in Promise:
         if promise is Promise.LABEL:
             continue  # nothing is promised unless a label is named

@@ -9,7 +9,8 @@ from bunri.errors import HostError
 from bunri.observe.subject import Subject, holes_text
 from bunri.plan import layers as _layers
 from bunri.plan.report import State
-from bunri.plan.value import _line
+from bunri.plan.value import line_of
+from bunri.policy import FileGrant, NetGrant
 
 
 class LayerLine(msgspec.Struct, frozen=True):
@@ -70,9 +71,9 @@ def explain(subject: Subject, host: str) -> Explanation:
         layers=tuple(
             LayerLine(x.promise.value if x.promise else "always", x.name, x.state.value, x.detail) for x in listed
         ),
-        template_steps=tuple(_line(step) for step in plan.template) if plan else (),
+        template_steps=tuple(line_of(step) for step in plan.template) if plan else (),
         namespaces=(*clone.namespaces, *([f"user ({clone.user})"] if clone.user else [])) if clone else (),
-        worker_steps=tuple(_line(step) for step in plan.worker) if plan else (),
+        worker_steps=tuple(line_of(step) for step in plan.worker) if plan else (),
         rules=tuple(RuleLine(str(rule), rule.reason) for rule in source.rules),
         filter_sizes=tuple(len(program) for program in subject.filters) if plan else (),
         listing=subject.filter.listing(),
@@ -82,7 +83,7 @@ def explain(subject: Subject, host: str) -> Explanation:
 def grants(subject: Subject) -> tuple[tuple[str, str], ...]:
     """Each grant as it is written, with what it means; then what the signature adds."""
     policy, needs = subject.settled, subject.needs
-    found = [(repr(grant), grant_text(grant)) for grant in (*_each(policy.files), *policy.network)]
+    found = [(repr(grant), grant_text(grant)) for grant in (*subject.means.policy.files, *policy.network)]
     found += [(f"capabilities: {c.name}", "kept by the worker") for c in policy.capabilities]
     found += [(f"syscalls: {entry}", "added to the filter") for entry in policy.syscalls]
     if policy.threads or policy.processes:
@@ -96,10 +97,6 @@ def grants(subject: Subject) -> tuple[tuple[str, str], ...]:
     }
     found += [("signature", text) for name, text in signature.items() if getattr(needs, name)]
     return tuple(found)
-
-
-def _each(value: object) -> tuple[object, ...]:
-    return value if isinstance(value, tuple) else ()
 
 
 _MEANS = {
@@ -116,9 +113,9 @@ _MEANS = {
 }
 
 
-def grant_text(grant: object) -> str:
+def grant_text(grant: FileGrant | NetGrant) -> str:
     """What a grant means, in a few words."""
-    return _MEANS.get(grant.kind.value, "") if hasattr(grant, "kind") else ""
+    return _MEANS.get(grant.kind.value, "")
 
 
 def missing(explanation: Explanation) -> list[LayerLine]:

@@ -75,10 +75,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         lines = ["template, once:"]
-        lines += [f"  {_line(step)}" for step in self.template] or ["  nothing"]
+        lines += [f"  {line_of(step)}" for step in self.template] or ["  nothing"]
         flags = [*self.clone.namespaces, *([f"user ({self.clone.user})"] if self.clone.user else [])]
         lines += [f"each worker, cloned with namespaces: {', '.join(flags) or 'none'}"]
-        lines += [f"  {_line(step)}" for step in self.worker]
+        lines += [f"  {line_of(step)}" for step in self.worker]
         lines += ["layers:"]
         for layer in self.layers:
             promise = layer.promise.value if layer.promise else "always"
@@ -87,7 +87,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
-def _line(step: AnyStep) -> str:
+def line_of(step: AnyStep) -> str:
+    """A step as a line: its name, what it is told, and why."""
     name = str(step.__struct_config__.tag)
     shown: list[str] = []
     for field in step.__struct_fields__:
