@@ -83,7 +83,8 @@ def explain(subject: Subject, host: str) -> Explanation:
 def grants(subject: Subject) -> tuple[tuple[str, str], ...]:
     """Each grant as it is written, with what it means; then what the signature adds."""
     policy, needs = subject.settled, subject.needs
-    found = [(repr(grant), grant_text(grant)) for grant in (*subject.means.policy.files, *policy.network)]
+    listed: tuple[FileGrant | NetGrant, ...] = (*subject.means.policy.files, *policy.network)
+    found = [(repr(grant), grant_text(grant)) for grant in listed]
     found += [(f"capabilities: {c.name}", "kept by the worker") for c in policy.capabilities]
     found += [(f"syscalls: {entry}", "added to the filter") for entry in policy.syscalls]
     if policy.threads or policy.processes:
