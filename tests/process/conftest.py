@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """No test leaves a worker behind."""
+    """No test leaves a worker behind, but for those that bunri keeps ready."""
     from bunri.process import program
 
     yield
@@ -24,7 +24,8 @@ def nothing_left() -> Iterator[None]:
 
     def alive() -> list[str]:
         roles = list(current._roles.values())
-        return [w.describe() for r in roles for t in r._all.values() for w in t.workers.values()]
+        templates = [t for r in roles for t in r._all.values()]
+        return [w.describe() for t in templates for w in t.workers.values() if w not in t.spares]
 
     until = time.monotonic() + 5
     while alive() and time.monotonic() < until:

@@ -146,6 +146,12 @@ class Worker:
                 f"{self.describe()} belongs to the process that started it, and this is a forked child of that. Start a worker here"
             )
 
+    def belongs_to(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """A spare is taken: from now on it is somebody's, and read on his loop or thread."""
+        self.side.end_background()
+        self.asked = time.monotonic()
+        self.loop = self.side.loop = loop
+
     # the start -----------------------------------------------------------------------------------------------------
 
     def on_forked(self, pid: int, pidfd: int) -> None:

@@ -316,6 +316,8 @@ class Role(Zygote):
     def retire(self) -> None:
         """No new workers; it goes when its last one has."""
         self._retired = True
+        for template in list(self._all.values()):
+            template.spares.close()
         self.end_if_idle()
 
     def end_if_idle(self) -> None:

@@ -356,7 +356,7 @@ class MonitorSide(Conversation):
     def drive_until(self, done: Callable[[], bool]) -> None:
         """Read on this thread, and serve, until `done`."""
         with self._turn:
-            self._end_background()
+            self.end_background()
             self.flush()
             self.services.work()
             while not done():
@@ -494,7 +494,8 @@ class MonitorSide(Conversation):
             self._background = True
             self.worker.program.supervisor.add(self.link.number, self._read_for_supervisor)
 
-    def _end_background(self) -> None:
+    def end_background(self) -> None:
+        """The supervisor reads no more: somebody else does."""
         with self.state:
             if self._background:
                 self._background = False
@@ -508,12 +509,12 @@ class MonitorSide(Conversation):
                 self.read_now()
                 with self.state:
                     if not self.pending:
-                        self._end_background()
+                        self.end_background()
         finally:
             self._turn.release()
 
     def _stop_reading(self) -> None:
-        self._end_background()
+        self.end_background()
         if self.loop is not None and not self.loop.is_closed():
             if _running_loop() is self.loop:
                 self.loop.remove_reader(self.link.number)

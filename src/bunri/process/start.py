@@ -25,22 +25,28 @@ def start(cls: type[C], policy: Policy | None, args: tuple[Any, ...], kwargs: di
     chosen = _checked(cls, policy)
     contract = contract_of(cls)
     bound = contract.init.bind(args, kwargs)
-    worker = start_worker(cls, chosen, bound, asyncio._get_running_loop())
+    spare = chosen is cls.policy  # the policy of all its starts, with no hole that each fills differently
+    worker = start_worker(cls, chosen, bound, asyncio._get_running_loop(), spare=spare)
     stub = make_stub(cls, contract, worker)
     weakref.finalize(stub, worker.kill, "its stub was dropped").atexit = False
     return stub
 
 
 def start_worker(
-    cls: type[Compartment], policy: Policy, bound: tuple[Any, ...], loop: asyncio.AbstractEventLoop | None
+    cls: type[Compartment],
+    policy: Policy,
+    bound: tuple[Any, ...],
+    loop: asyncio.AbstractEventLoop | None,
+    *,
+    spare: bool = False,
 ) -> Worker:
-    """Ask for a worker and queue its START."""
+    """Ask for a worker, or take a spare one, and queue its START."""
     here = program.current()
     pause = here.held_back(cls.__module__)
     template = here.role_for(cls).template_for(cls, policy)
     if template.failure is not None:
         raise template.failure
-    worker = template.make_worker(loop, pause)
+    worker = (template.spares.take(loop) if spare else None) or template.make_worker(loop, pause)
     try:
         begin_init(worker, bound)
     except BaseException:
@@ -60,6 +66,7 @@ def begin_init(worker: Worker, bound: tuple[Any, ...]) -> None:
         init: Outgoing = worker.init
         call.attach(drive=lambda call, timeout: side.drive(init))
     side.watch()
+    side.flush()  # a spare is there already, and nothing else would send it
 
 
 def _checked(cls: type[Compartment], policy: Policy | None) -> Policy:

@@ -28,6 +28,7 @@ from bunri.process.life import Worker
 from bunri.process.messages import Ended, Failed, Forked, MakeTemplate, MakeWorker, Message, TemplateReady
 from bunri.process.output import Output
 from bunri.process.serving import MonitorSide
+from bunri.process.spares import Spares
 from bunri.process.worker import gives_descriptors, is_asynchronous, takes_descriptors, travelling
 from bunri.process.zygotes import Zygote, died
 from bunri.wire import Contract, contract_of
@@ -72,6 +73,7 @@ class TemplateHandle(Zygote):
         self.image = 0  # bytes, of the template before its steps
         self.workers: dict[int, Worker] = {}
         self._numbers = itertools.count(1)
+        self.spares = Spares(self)
 
     def ask(self) -> None:
         """Ask the role for it."""
@@ -228,6 +230,7 @@ class TemplateHandle(Zygote):
         return False
 
     def on_end(self) -> None:
+        self.spares.close()
         if self.failure is None and not self.role.ended:
             self.role.hear()
         cause = self.failure or self.role.failure
