@@ -18,6 +18,7 @@ from wire_parts import interface, taking
 import bunri
 from bunri.channel.handles import IncomingHandles, OutgoingHandles
 from bunri.errors import ProtocolError, UsageError
+from bunri.process import program
 from bunri.service import Service, raises
 from bunri.wire import contract_of
 
@@ -27,6 +28,7 @@ MERSENNE: Final = 2**61 - 1  # CPython's hash of a number is its remainder
 
 @pytest.fixture(autouse=True)
 def _none_left_open() -> Iterator[None]:
+    program.close()  # zygotes of earlier tests, and their spare workers, would open and close others meanwhile
     before = len(os.listdir("/proc/self/fd"))
     yield
     gc.collect()
