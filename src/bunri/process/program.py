@@ -186,11 +186,11 @@ class Program:
         """In a forked child: let go of what is the parent's, without a word to anybody."""
         self.supervisor.close_descriptors()
         for base in self._bases:
-            base.close_in_child()
+            base.close_sockets()
         for role in self._roles.values():
-            role.close_in_child()
+            role.close_sockets()
             for template in role.templates.values():
-                template.close_in_child()
+                template.close_sockets()
         if self.users is not None:
             self.users.close()
 
@@ -286,7 +286,12 @@ class Role(Zygote):
             template = TemplateHandle(self.program, self, self._templates, cls, policy)
             self.templates[key] = template
             self._all[template.number] = template
-            template.ask()
+            try:
+                template.ask()
+            except BaseException:  # never asked for: nobody would ever answer those who wait for it
+                self.forget_template(template)
+                template.close_sockets()
+                raise
             return template
 
     def on_message(self, message: Message, descriptors: list[int]) -> bool:

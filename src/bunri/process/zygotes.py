@@ -109,8 +109,8 @@ class Zygote:
         """Let it go: the end of its socket ends the zygote and its children."""
         self.program.supervisor.run_soon(self.end)
 
-    def close_in_child(self) -> None:
-        """In a forked child of the monitor: the descriptors only."""
+    def close_sockets(self) -> None:
+        """The descriptors only: in a forked child of the monitor, or where nothing was asked for."""
         for sock in (self._control, self._theirs):
             sock.close()
 
