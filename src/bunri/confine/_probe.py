@@ -36,6 +36,7 @@ from bunri.kernel import (  # noqa: E402
     clone,
     descriptors,
     keyring,
+    label,
     landlock,
     mount,
     paths,
@@ -252,6 +253,23 @@ def _merged_links() -> list[str]:
     return [path for path in _ROOT_LINKS if os.path.islink(path) and os.readlink(path).lstrip("/").startswith("usr/")]
 
 
+def _label(remarks: dict[str, str]) -> dict[str, Any]:
+    """Not to be tried: which domains there are only the policy's author knows."""
+    module = label.module_here()
+    if not module:
+        return {}
+    own = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    found: dict[str, Any] = {"label_module": module}
+    try:
+        found["label"] = label.read(module, own)
+        found["label_enforced"] = module == label.APPARMOR or label.selinux_enforces()
+    except OSError as error:
+        remarks["label"] = errno.errorcode.get(error.errno or 0, "OSError")
+    finally:
+        os.close(own)
+    return found
+
+
 _TRIED: dict[str, Callable[[], object]] = {
     "pivot_root": _pivot,
     "chroot": lambda: os.chroot("/"),
@@ -286,6 +304,7 @@ def _look() -> dict[str, Any]:
         "mapped_uids": mapped,
         "merged_usr": _merged_links(),
         "limits": {name: rlimit.get(name)[1] for name in rlimit.NUMBERS},
+        **_label(remarks),
     }
     for name, action in _TRIED.items():
         word = _attempt(action)

@@ -24,6 +24,7 @@ from bunri.kernel import (
     descriptors,
     ids,
     keyring,
+    label,
     landlock,
     mount,
     prctl,
@@ -46,12 +47,14 @@ class _Work:
     owner: tuple[int, int]  # of what is made for the worker
     image: int | None = None
     oom_score: int = -1  # /proc/self/oom_score_adj, opened for writing
+    label: int = -1  # /proc/self/attr/..., opened for writing
 
     def close(self) -> None:
-        if self.oom_score >= 0:
-            with suppress(OSError):  # CloseDescriptors may have closed it
-                os.close(self.oom_score)
-            self.oom_score = -1
+        for number in (self.oom_score, self.label):
+            if number >= 0:
+                with suppress(OSError):  # CloseDescriptors may have closed it
+                    os.close(number)
+        self.oom_score = self.label = -1
 
 
 def carry_out(steps: Sequence[s.AnyStep], context: Context) -> None:
@@ -85,6 +88,8 @@ def _prepare(steps: Sequence[s.AnyStep], context: Context) -> _Work:
                 work.image = _image()
             if isinstance(step, s.OomScore) and work.oom_score < 0:
                 work.oom_score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+            if isinstance(step, s.Label) and work.label < 0:
+                work.label = label.open_own(step.module, context.proc)
         except OSError as error:
             raise StepFailed(step, error.errno or errno.EINVAL, f"{error.strerror} ({error.filename})") from error
     return work
@@ -218,7 +223,8 @@ def _limits(step: s.Limits, work: _Work) -> None:
 
 def _oom_score(step: s.OomScore, work: _Work) -> None:
     os.write(work.oom_score, str(step.score).encode())
-    work.close()
+    os.close(work.oom_score)
+    work.oom_score = -1
 
 
 def _landlock(step: s.Landlock, work: _Work) -> None:
@@ -280,6 +286,21 @@ def _strict_mode(step: s.StrictMode, work: _Work) -> None:
     seccomp.set_strict()
 
 
+def _label(step: s.Label, work: _Work) -> None:
+    try:
+        label.change(step.module, work.label, step.label)
+    except OSError as error:
+        raise OSError(error.errno, _LABEL_FAULTS.get(error.errno or 0, error.strerror), step.label) from None
+
+
+_LABEL_FAULTS = {
+    errno.EINVAL: "the policy that is loaded has no such domain",
+    errno.ENOENT: "no such profile is loaded",
+    errno.EACCES: "the loaded policy does not allow the change to it",
+    errno.EPERM: "the loaded policy does not allow the change to it",
+}
+
+
 def _new_session(step: s.NewSession, work: _Work) -> None:
     os.setsid()
 
@@ -307,7 +328,7 @@ def _not_dumpable(step: s.NotDumpable, work: _Work) -> None:
 
 def _close_descriptors(step: s.CloseDescriptors, work: _Work) -> None:
     descriptors.close_all_but(work.context.keep)
-    work.oom_score = -1  # closed with the rest
+    work.oom_score = work.label = -1  # closed with the rest
 
 
 def _hostname(step: s.Hostname, work: _Work) -> None:
@@ -345,6 +366,7 @@ _DO: dict[type, Callable[[Any, _Work], None]] = {
     s.Landlock: _landlock,
     s.Filter: _filter,
     s.StrictMode: _strict_mode,
+    s.Label: _label,
     s.NewSession: _new_session,
     s.Keyring: _keyring,
     s.ParentDeath: _parent_death,

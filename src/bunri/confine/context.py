@@ -23,6 +23,7 @@ class Context:
     armed. In a pid namespace of one's own getppid(2) is 0, so only the callable helps there.
     `image`: bytes to which `Limits.above_image` adds; without it the process's own size, read from /proc before the
     first step.
+    `proc`: a descriptor of a /proc that knows the process, for Label where the root has none.
     """
 
     uid: int | None = None
@@ -35,6 +36,7 @@ class Context:
     parent_alive: Callable[[], bool] | None = None
     parent: int | None = None
     image: int | None = None
+    proc: int | None = None
 
 
 class StepFailed(Exception):

@@ -15,7 +15,7 @@ from enum import Enum
 
 from bunri.confine._mounts import EMPTY_ROOT, Allowed, attributes_of, faults
 from bunri.errors import BunriError, HostError, Promise
-from bunri.kernel import descriptors, mount, procfs
+from bunri.kernel import descriptors, label, mount, procfs
 from bunri.plan.value import Expected
 
 
@@ -117,6 +117,7 @@ _PROMISES = {
     "mounts": Promise.FILES,
     "descriptors": Promise.FILES,
     "limit CPU": Promise.TIME,
+    "label": Promise.LABEL,
 }
 
 
@@ -310,11 +311,23 @@ def _descriptor(directory: int, number: int, with_access: bool) -> str:
     return f"{kind} {descriptors.access_of_flags(procfs.descriptor_flags(directory, number))}"
 
 
+def _label(found: _Finding, directory: int, expected: Expected, sight: Sight) -> None:
+    if expected.label is None:
+        return
+    module, wanted = expected.label
+    try:
+        seen = label.read(module, directory)
+    except OSError as error:
+        found.hide("label", error)
+    else:
+        found.compare("label", wanted, seen)
+
+
 _Reading = Callable[[_Finding, int, Expected, Sight], None]
 
 
 _EARLY: tuple[_Reading, ...] = (_namespaces,)
-_LATE: tuple[_Reading, ...] = (_status, _limits, _oom_score, _mount_table, _descriptor_table)
+_LATE: tuple[_Reading, ...] = (_status, _limits, _oom_score, _mount_table, _descriptor_table, _label)
 
 
 def fields_right(looks: Sequence[Look]) -> Iterator[str]:

@@ -33,6 +33,7 @@ _SHOWN_BY: dict[str, tuple[str, ...]] = {
     "no_new_privs": ("no_new_privs",),
     "descriptors": ("descriptors",),
     "oom score": ("oom_score",),
+    "label": ("label",),
     "ipc namespace": ("namespace ipc",),
     "uts namespace": ("namespace uts",),
     "cgroup namespace": ("namespace cgroup",),

@@ -25,6 +25,7 @@ from bunri.plan.steps import (
     DropBounding,
     Filter,
     Keyring,
+    Label,
     Landlock,
     Limits,
     Mdwe,
@@ -176,6 +177,8 @@ def _more(means: Means, steps: Sequence[AnyStep]) -> list[Rule]:
         rules.append(allow(*names, reason="step: Landlock"))
         if any(isinstance(step, Landlock) and step.paths for step in steps):
             rules.append(allow("openat", "newfstatat", "statx", "fstat", reason="step: Landlock's paths"))
+    if Label in kinds:
+        rules.append(allow("openat", reason="step: its own label, below a descriptor of /proc"))
     if MountInRoot in kinds:
         rules.append(dangerous_allow(*_MOUNT, reason="step: its own file systems"))
         rules.append(allow("openat", "mkdirat", "newfstatat", "statx", "fchdir", "chdir", reason="step: where they go"))

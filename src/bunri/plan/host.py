@@ -44,6 +44,9 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     pidfd: bool = False
     keyring: bool = False
     openat2: bool = False
+    label_module: str = ""  # which security module labels processes: "selinux", "apparmor", or none
+    label: str = ""  # our own, as the kernel spells it
+    label_enforced: bool = False  # SELinux refuses and does not only log; of AppArmor each profile says
     mount_setattr: bool = False
     reads_not_dumpable: bool = False  # the monitor can read /proc/PID/{ns,fd} of a worker with dumpable 0
     mapped_uids: tuple[tuple[int, int], ...] = ((0, 4294967295),)  # (first, count) that exist in our user namespace

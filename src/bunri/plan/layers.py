@@ -223,9 +223,14 @@ def _cpu_limit(means: Means) -> _Facts:
 
 
 def _label(means: Means) -> _Facts:
-    if means.policy.selinux or means.policy.apparmor:
-        return _no("changing the label is not built yet")
-    return _no("none asked for")
+    wanted = means.policy.selinux or means.policy.apparmor
+    if wanted is None:
+        return _no("none asked for")
+    if means.label is None:
+        return _no(f"{'SELinux' if means.policy.selinux else 'AppArmor'} is not active in this kernel")
+    if means.policy.selinux and not means.host.label_enforced:
+        return _weak(f"{means.label}; SELinux is permissive here, and only logs")
+    return _yes(means.label)
 
 
 def _always(means: Means) -> _Facts:

@@ -143,8 +143,9 @@ class Means:
     @property
     def own_path_rules(self) -> bool:
         """Whether Landlock's path rules are each worker's own step. Under them nothing can be mounted any more, and the
-        template could not open /proc/PID/uid_map: so it is so for a scratch, and for a mapped user namespace."""
-        return (self.scratches and self.own_root) or self.user_namespace == "mapped"
+        template could not open /proc/PID/uid_map: so it is so for a scratch, for a mapped user namespace, and where the
+        label is to be changed in /proc."""
+        return (self.scratches and self.own_root) or self.user_namespace == "mapped" or self.label is not None
 
     # identity ----------------------------------------------------------------------------------------------------
 
@@ -165,6 +166,17 @@ class Means:
         if user.kind is UserKind.SAME or not self.host.is_root:
             return Account(self.host.uid, self.host.gid, self.host.groups)
         return self.account
+
+    @property
+    def label(self) -> str | None:
+        """The label to change to, in full; None where none is asked for, or the host has no such module."""
+        wanted, module = self.policy.selinux or self.policy.apparmor, self.host.label_module
+        if not self.confines or wanted is None or module != ("selinux" if self.policy.selinux else "apparmor"):
+            return None
+        own = self.host.label.split(":")
+        if module == "apparmor" or ":" in wanted or len(own) < 3:
+            return wanted
+        return ":".join((*own[:2], wanted, *own[3:]))  # user:role:DOMAIN:range, of which only the domain is another
 
     @property
     def keeps(self) -> tuple[int, ...]:

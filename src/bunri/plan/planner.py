@@ -34,6 +34,7 @@ from bunri.plan.steps import (
     Filter,
     Hostname,
     Keyring,
+    Label,
     Limits,
     Mdwe,
     MountInRoot,
@@ -219,6 +220,13 @@ class _Build:
             yield places.landlock_rules(means, self.python)
         if means.scopes:
             yield places.landlock_scope(means)
+        yield from self._label()
+
+    def _label(self) -> Iterable[Label]:
+        label = self.means.label
+        if label is not None:
+            reason = "after what the domain need not be allowed; its file in /proc was opened before the steps"
+            yield Label(module=self.means.host.label_module, label=label, reason=reason)
 
     def _identity(self) -> Iterable[AnyStep]:
         means = self.means
@@ -272,6 +280,7 @@ class _Build:
             steps.append(places.landlock_rules(means, self.python))
         if means.scopes:
             steps.append(places.landlock_scope(means))
+        steps += self._label()
         steps += [
             CloseDescriptors(reason="only what was named"),
             NotDumpable(reason="after the last change of credentials"),

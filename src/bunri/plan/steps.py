@@ -147,6 +147,14 @@ class StrictMode(Step, frozen=True, tag="strict_mode"):
     """seccomp(2) SET_MODE_STRICT."""
 
 
+class Label(Step, frozen=True, tag="label"):
+    """Write `label` to /proc/self/attr (proc_pid_attr(5)): the SELinux domain, or the AppArmor profile, changes.
+    `module`: "selinux" or "apparmor"."""
+
+    module: str
+    label: str
+
+
 class NewSession(Step, frozen=True, tag="new_session"):
     """setsid(2): no controlling terminal."""
 
@@ -199,6 +207,7 @@ AnyStep = (
     | Landlock
     | Filter
     | StrictMode
+    | Label
     | NewSession
     | Keyring
     | ParentDeath

@@ -166,12 +166,13 @@ def _memory_lack(means: Means, holds: set[str]) -> Iterable[Lack]:
 
 
 def _label_lack(means: Means, holds: set[str]) -> Iterable[Lack]:
-    if means.policy.selinux or means.policy.apparmor:
+    if "label" not in holds and (means.policy.selinux or means.policy.apparmor):
+        module = "SELinux" if means.policy.selinux else "AppArmor"
         yield Lack(
             Promise.LABEL,
             "label",
-            "changing the label is not built yet",
-            "Leave selinux= and apparmor= out, or write may_miss=[Promise.LABEL]",
+            f"a label is asked for, and {module} is not active in this kernel",
+            f"Boot with lsm=...,{module.lower()}, or write may_miss=[Promise.LABEL]",
         )
 
 

@@ -49,6 +49,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     mounts: tuple[ExpectedMount, ...] | None = None  # exactly these beside the root
     root_writable: bool | None = None
     oom_score: int | None = None
+    label: tuple[str, str] | None = None  # the security module, and the label as it spells it
     descriptors: tuple[int, ...] | None = None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bunri.plan.means import Means
-from bunri.plan.steps import AnyStep, DropBounding, Filter, Limits, Mount, MountInRoot, NewRoot, StrictMode
+from bunri.plan.steps import AnyStep, DropBounding, Filter, Label, Limits, Mount, MountInRoot, NewRoot, StrictMode
 from bunri.plan.value import Belongs, Expected, ExpectedMount
 from bunri.policy import UserKind
 
@@ -45,6 +45,7 @@ def expected(means: Means, template: Sequence[AnyStep], worker: Sequence[AnyStep
         mounts=_mounts(steps) if means.own_root else None,
         root_writable=_root_writable(steps) if means.own_root else None,
         oom_score=500,
+        label=_label(steps),
     )
 
 
@@ -69,6 +70,14 @@ def _all_mounts(steps: Sequence[AnyStep]) -> list[Mount]:
 def _mounts(steps: Sequence[AnyStep]) -> tuple[ExpectedMount, ...]:
     found = [m for m in _all_mounts(steps) if m.kind not in ("link", "directory") and m.at != "/"]
     return tuple(ExpectedMount(m.at, m.writable, m.executable, m.optional) for m in found)
+
+
+def _label(steps: Sequence[AnyStep]) -> tuple[str, str] | None:
+    """Its module, and what /proc/PID/attr must say of it."""
+    for step in steps:
+        if isinstance(step, Label):
+            return step.module, f"{step.label} (enforce)" if step.module == "apparmor" else step.label
+    return None
 
 
 def _root_writable(steps: Sequence[AnyStep]) -> bool:

@@ -18,7 +18,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -32,6 +32,7 @@ from bunri.errors import (
     HostError,
     InternalError,
     Observer,
+    Promise,
     ProtocolError,
     RemoteError,
     UsageError,
@@ -382,6 +383,16 @@ def _has_ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
+# Which promise is not kept when a step fails.
+_PROMISES: Final = {
+    **dict.fromkeys(("new_root", "mount_in_root", "chroot", "landlock"), Promise.FILES),
+    **dict.fromkeys(("set_ids", "set_capabilities", "drop_bounding", "securebits"), Promise.IDENTITY),
+    **dict.fromkeys(("filter", "strict_mode"), Promise.SYSCALLS),
+    "limits": Promise.MEMORY,
+    "label": Promise.LABEL,
+}
+
+
 def start_error(failed: Failed) -> BunriError:
     """The exception for a zygote or a worker that could not go on."""
     text = printable(failed.text)
@@ -390,6 +401,7 @@ def start_error(failed: Failed) -> BunriError:
         return UsageError(text + trace)
     return HostError(
         text,
+        promise=_PROMISES.get(failed.step or ""),
         layer=printable(failed.step) if failed.step else None,
         errno=failed.errno,
         remedy="See what this host lacks, or name the promise in may_miss",

@@ -17,10 +17,12 @@ from typing import NoReturn
 from bunri.compartment import Compartment
 from bunri.confine import Context, StepFailed, carry_out
 from bunri.kernel import clone
+from bunri.kernel.descriptors import duplicate_above
+from bunri.plan.steps import Label
 from bunri.process import here
 from bunri.process.keeper import Keeper
 from bunri.process.messages import Down, Failed, Forked, MakeTemplate, MakeWorker, TemplateReady
-from bunri.process.worker import Unborn, be_worker, refuse_debugging
+from bunri.process.worker import KEPT_FROM, Unborn, be_worker, refuse_debugging
 from bunri.wire import Contract
 
 
@@ -40,13 +42,15 @@ class Template(Keeper):
         self._clone = clone.Cloner(clone.flags_of((*plan.namespaces, "user") if plan.user else plan.namespaces))
         self._unborn: dict[str, Unborn] = {}
         self._image = 0
-        self._proc = -1  # /proc of the role's root, to write the map of a worker's user namespace
+        self._proc = -1  # /proc of the role's root: to map a worker's user namespace, and for its label
 
     def begin(self, mounts: list[int]) -> NoReturn:
         """Carry out the template's steps, tell the monitor, serve."""
         self._image = _image()
-        if self.plan.user == "mapped":
-            self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if self.plan.user == "mapped" or self._labelled:
+            proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._proc = duplicate_above(proc, KEPT_FROM)
+            os.close(proc)
         context = Context(
             mounts=dict(zip(self.plan.mounts_at, mounts, strict=True)),
             keep=self._own_descriptors(),
@@ -68,7 +72,7 @@ class Template(Keeper):
         if not isinstance(request, MakeWorker):
             super().handle(request, descriptors)
             return
-        go = os.pipe() if self._proc >= 0 else None
+        go = os.pipe() if self.plan.user == "mapped" else None
         try:
             unborn = self._unborn.get(request.compartment) or self._make_ready(request)
             unborn.fill_in(request, descriptors)
@@ -90,10 +94,15 @@ class Template(Keeper):
 
     def _make_ready(self, request: MakeWorker) -> Unborn:
         compartment, contract = self.compartments[request.compartment]
-        unborn = Unborn(compartment, contract, self.plan.worker, self._image, request.arena)
+        proc = self._proc if self._labelled else None
+        unborn = Unborn(compartment, contract, self.plan.worker, self._image, request.arena, proc)
         self._unborn[request.compartment] = unborn
         gc.freeze()
         return unborn
+
+    @property
+    def _labelled(self) -> bool:
+        return any(isinstance(step, Label) for step in self.plan.worker)
 
     def _map(self, pid: int, go: tuple[int, int]) -> None:
         """The worker's user namespace knows one user: our own. setgroups is given up for it (user_namespaces(7))."""

@@ -37,7 +37,7 @@ from bunri.wire.registry import WITH_DESCRIPTOR, HandleKind
 CHANNEL = 3  # the descriptor, in every worker; in the zygotes something harmless keeps the number (`keep_channel_free`)
 _FIRST_FREE = 4
 _LOOP = 3  # descriptors of an event loop
-_MADE_LATER = 64  # below this number nothing of the template's stays when the loop is made
+KEPT_FROM = 64  # below this number nothing of the template's stays when the loop and the steps begin
 _NOT_OURS = 125  # exit code of a worker that could not be confined
 _SHARED_FIXED = mmap.MAP_SHARED | 0x10  # MAP_FIXED
 _READY = pack(FrameKind.READY)
@@ -51,9 +51,16 @@ class Unborn:
     """
 
     def __init__(
-        self, compartment: type[Compartment], contract: Contract, steps: Sequence[AnyStep], image: int, arena: int
+        self,
+        compartment: type[Compartment],
+        contract: Contract,
+        steps: Sequence[AnyStep],
+        image: int,
+        arena: int,
+        proc: int | None,
     ) -> None:
         self.steps = steps
+        self.proc = proc  # for the label; closed with the rest
         self.image = image + arena
         self.asynchronous = is_asynchronous(contract)
         first_free = _FIRST_FREE + (_LOOP if self.asynchronous else 0)
@@ -67,9 +74,10 @@ class Unborn:
         self._outputs = [prepared.call("dup3", -1, number) for number in (1, 2)]
         self.places = [self._map, self._channel, *self._outputs]
         if self.ready is None:
-            self.places.append(prepared.call("close_range", _FIRST_FREE, fds.LAST))
+            last = fds.LAST if proc is None else KEPT_FROM - 1
+            self.places.append(prepared.call("close_range", _FIRST_FREE, last))
         elif self.asynchronous:
-            self.places.append(prepared.call("close_range", _FIRST_FREE, _MADE_LATER - 1))
+            self.places.append(prepared.call("close_range", _FIRST_FREE, KEPT_FROM - 1))
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=CHANNEL)
         link = Link(sock, takes=takes_descriptors(contract))
         self.side = WorkerSide(link, Arena.of_worker(room), contract, compartment)
@@ -128,6 +136,7 @@ def _carry_out(unborn: Unborn) -> None:
         image=unborn.image,
         checkpoint=_checkpoint,
         parent_alive=_is_parent_alive,
+        proc=unborn.proc,
     )
     try:
         carry_out(unborn.steps, context)
