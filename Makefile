@@ -14,12 +14,12 @@ VENV := .venv/bin/python
 RUN := bash tools/setup.sh run
 DEV := bash tools/setup.sh dev
 
-.PHONY: help demo test check lint format types docs bench threats clean
+.PHONY: help demo test test-vm check lint format types docs bench threats clean
 .NOTPARALLEL:
 
 help:
 	@sed -n '2,4s/^# *//p' Makefile
-	@echo "others:  make check (fast) lint format types docs bench threats clean"
+	@echo "others:  make check (fast) test-vm (other kernels, emulated) lint format types docs bench threats clean"
 
 demo:
 	@$(RUN)
@@ -28,6 +28,11 @@ demo:
 test:
 	@$(DEV)
 	@$(VENV) tools/suite.py test $(ARGS)
+
+test-vm:
+	@$(DEV)
+	@PACKAGES=tools/vm/debian-packages.txt $(DEV)
+	@PYTHONPATH=tools $(VENV) -m vm $(ARGS)
 
 check:
 	@$(DEV)

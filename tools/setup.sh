@@ -2,6 +2,7 @@
 # Makes .venv ready: `tools/setup.sh run` for the demo, `tools/setup.sh dev` for tests, linters, types and docs.
 # Finds a Python >= 3.11 (PYTHON= overrides), installs what is missing when started as root (APT=no forbids it), and
 # otherwise prints the line that does. Does nothing, quickly, when nothing has changed.
+# PACKAGES= names another list of Debian packages.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -87,7 +88,7 @@ if [ "$purpose" = dev ] && command -v dpkg-query >/dev/null 2>&1; then
   while read -r package; do
     case $package in ''|'#'*) continue ;; esac
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
-  done <tools/debian-packages.txt
+  done <"${PACKAGES:-tools/debian-packages.txt}"
   if [ ${#missing[@]} -gt 0 ] && ! install "${missing[@]}"; then
     say "not installed: ${missing[*]}; tests that need them will be listed as skipped"
   fi

@@ -1,0 +1,1 @@
+"""Runs in: a guest of `make test-vm`, as its root."""
