@@ -45,7 +45,7 @@ WALLS: dict[str, tuple[str, ...]] = {
     "testing": (*BELOW_PROCESS, "process", "compartment", "observe"),
 }
 # These stand outside: what a program of somebody else could import, too.
-PUBLIC = ("", "seccomp", "testing")
+PUBLIC = ("", "seccomp", "testing", "broker")
 OUTSIDE = {"apps": PUBLIC, "cli": (*WALLS, "", "apps")}
 
 # Modules that reach the kernel. `os` and `socket` may be imported for constants and path functions; see CONSTANTS.

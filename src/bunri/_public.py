@@ -1,5 +1,6 @@
 """Runs in: every process. The public names of bunri, nothing else. `bunri/__init__.py` loads them at the first use of one."""
 
+from bunri.broker import Directory
 from bunri.calls import Call, call, deadline, map
 from bunri.compartment import Compartment, Reuse
 from bunri.confine import Zygotes, confine
@@ -38,6 +39,7 @@ __all__ = [
     "Datagram",
     "DeadlineExceeded",
     "Denial",
+    "Directory",
     "Exit",
     "File",
     "HostError",

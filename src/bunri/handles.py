@@ -19,7 +19,7 @@ from bunri.errors import UsageError
 from bunri.policy import Access
 from bunri.wire.registry import HandleKind, register_handle
 
-_MODES: Final = {
+MODES: Final = {
     "r": os.O_RDONLY, "rb": os.O_RDONLY,
     "w": os.O_WRONLY | os.O_CREAT | os.O_TRUNC, "wb": os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
     "a": os.O_WRONLY | os.O_CREAT | os.O_APPEND, "ab": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
@@ -44,10 +44,10 @@ class File:
     @classmethod
     def open(cls, path: str | os.PathLike[str], mode: str = "rb") -> Self:
         """Open `path`. Modes: r, w, a, x, r+ (with or without b). OSError as open(2) says."""
-        flags = _MODES.get(mode)
+        flags = MODES.get(mode)
         if flags is None:
             raise UsageError(
-                f"File.open({os.fspath(path)!r}, {mode!r}): no such mode. Write one of {', '.join(m for m in _MODES if 'b' not in m)}"
+                f"File.open({os.fspath(path)!r}, {mode!r}): no such mode. Write one of {', '.join(m for m in MODES if 'b' not in m)}"
             )
         fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
         try:

@@ -37,12 +37,18 @@ class OutgoingHandles:
 
     def __init__(self, number_of: Callable[[Any, Contract], int]) -> None:
         self.descriptors: list[int] = []
+        self._originals: list[Any] = []
         self._number_of = number_of
 
     def close(self) -> None:
         """The message will not go out."""
         close_all(self.descriptors)
         self.descriptors.clear()
+
+    def move(self) -> None:
+        """It was a result: what was duplicated for it is closed here (API decision 5)."""
+        for handle in self._originals:
+            handle.close()
 
     def add_descriptor(self, handle: Any, kind: HandleKind) -> Any:
         if kind in (HandleKind.SOCKET, HandleKind.DATAGRAM):
@@ -54,6 +60,7 @@ class OutgoingHandles:
         else:
             refuse_directory(handle.fileno())
         self.descriptors.append(_own_copy(handle.fileno()))
+        self._originals.append(handle)
         index = len(self.descriptors) - 1
         if kind is HandleKind.MAPPED:
             return (index, handle.length, int(handle.access is Access.WRITE))

@@ -189,6 +189,8 @@ class WorkerSide(Conversation):
     def _answer(self, call: int, method: MethodContract, value: Any) -> None:
         sink = self.sink() if method.returns_handles else None
         body, blobs = method.encode_result(value, sink)
+        if sink is not None:
+            sink.move()
         self.post(FrameKind.REPLY, body, call=call, sink=sink, blobs=blobs)
 
     def _refuse(self, call: int, method: MethodContract, fault: BaseException) -> None:
@@ -222,6 +224,8 @@ class WorkerSide(Conversation):
     def _give_one(self, call: int, method: MethodContract, flow: Outflow, item: Any) -> None:
         sink = self.sink() if method.returns_handles else None
         body, blobs = method.encode_item(item, sink)
+        if sink is not None:
+            sink.move()
         self.post(FrameKind.ITEM, body, call=call, sink=sink, blobs=blobs)
         flow.sent(len(body) + sum(len(data) for _, data in blobs))
 

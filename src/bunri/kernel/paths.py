@@ -14,7 +14,8 @@ class _How(ctypes.Structure):
     _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
 
-def openat2(path: str, flags: int, *, dirfd: int = -100, mode: int = 0, resolve: int = 0) -> int:
+def openat2(path: str | bytes, flags: int, *, dirfd: int = -100, mode: int = 0, resolve: int = 0) -> int:
     """openat2(2); always close-on-exec. EAGAIN: the tree changed meanwhile; EXDEV, ELOOP: the path leads out."""
     how = _How(flags | os.O_CLOEXEC, mode, resolve)
-    return syscall("openat2", dirfd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how), path=path)
+    name = path if isinstance(path, bytes) else os.fsencode(path)
+    return syscall("openat2", dirfd, name, ctypes.byref(how), ctypes.sizeof(how), path=os.fsdecode(path))

@@ -35,6 +35,10 @@ class Access(Enum):
     READ = "read"
     WRITE = "write"
 
+    def __or__(self, other: Access) -> Access:
+        """Both: WRITE allows reading as well."""
+        return Access.WRITE if Access.WRITE in (self, other) else Access.READ
+
     def __repr__(self) -> str:
         return f"Access.{self.name}"
 

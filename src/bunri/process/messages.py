@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import msgspec
 
+from bunri.broker.messages import Answer, BrokerFailed, BrokerReady, Charge, Refusal
 from bunri.plan.steps import AnyStep
 
 LARGEST = 150_000  # bytes of one message; a Unix socket's default send buffer takes it in one packet
@@ -80,6 +81,13 @@ class MakeTemplate(Message, frozen=True, tag="make_template"):
     mounts_at: tuple[str, ...] = ()
 
 
+class MakeBroker(Message, frozen=True, tag="make_broker"):
+    """monitor -> base, with the broker's socket, and a transparent one's listener and memory: fork a broker."""
+
+    number: int
+    charge: Charge
+
+
 class TemplateReady(Message, frozen=True, tag="template_ready"):
     """template -> monitor: the template's steps are done."""
 
@@ -113,8 +121,8 @@ class Ended(Message, frozen=True, tag="ended"):
     signal: int | None = None
 
 
-Down = MakeRole | MakeTemplate | MakeWorker
-Up = RoleReady | Failed | TemplateReady | Forked | Ended
+Down = MakeRole | MakeTemplate | MakeWorker | MakeBroker
+Up = RoleReady | Failed | TemplateReady | Forked | Ended | BrokerReady | BrokerFailed | Answer | Refusal
 
 encode = msgspec.msgpack.Encoder().encode
 decode_down = msgspec.msgpack.Decoder(Down).decode

@@ -15,8 +15,11 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
+from bunri.broker import _hooks as broker_hooks
+from bunri.broker.messages import Charge, Word
 from bunri.compartment import Compartment, defined_in
 from bunri.confine import _hooks, detect
 from bunri.errors import HostError, UsageError
@@ -24,7 +27,8 @@ from bunri.kernel import sockets
 from bunri.plan.host import Host, UserNamespaces
 from bunri.policy import Policy, User, UserKind
 from bunri.process import here, paths
-from bunri.process.messages import Ended, IdMap, MakeRole, Message, RoleReady
+from bunri.process.brokers import BrokerProcess, start_for_service
+from bunri.process.messages import Ended, IdMap, MakeBroker, MakeRole, Message, RoleReady
 from bunri.process.output import Output
 from bunri.process.supervisor import Supervisor
 from bunri.process.templates import TemplateHandle
@@ -57,6 +61,7 @@ class Program:
         self.supervisor = Supervisor()
         self.users = DynamicUsers(self.host.mapped_uids) if self.host.is_root else None
         self.lock = threading.RLock()
+        self.names: dict[str, tuple[str, ...]] = {}  # of granted hosts, looked up once
         self._roles: dict[str, Role] = {}
         self._bases: list[Base] = []
         self._deaths: dict[str, deque[float]] = {}
@@ -86,6 +91,11 @@ class Program:
         role.mapped = ids is not None
         base.make(role, MakeRole(0, ref, search, tuple(compartments), allowed_environment(), ids))
         return role
+
+    def make_broker(self, broker: BrokerProcess, charge: Charge, handed: Sequence[int] = ()) -> None:
+        """Ask the base zygote for a broker's process. The descriptors stay the caller's."""
+        with self.lock:
+            self._base().make_broker(broker, charge, handed)
 
     def _base(self) -> Base:
         if self._bases and not self._bases[-1].ended:
@@ -221,36 +231,48 @@ class Base(Zygote):
         monitor = os.pidfd_open(os.getpid())
         sockets.send(self._control, b"m", [monitor])
         os.close(monitor)
-        self._roles: dict[int, Role] = {}
+        self._made: dict[int, Role | BrokerProcess] = {}
         self._number = 0
+
+    def make_broker(self, broker: BrokerProcess, charge: Charge, handed: Sequence[int] = ()) -> None:
+        """Ask for a broker's process."""
+        self._number += 1
+        self._made[self._number] = broker
+        self.say(MakeBroker(self._number, charge), [broker.hand_over(), *handed])
+        broker.handed_over()
 
     def make(self, role: Role, request: MakeRole) -> None:
         """Ask for a role zygote."""
         self._number += 1
         role.number = self._number
-        self._roles[role.number] = role
+        self._made[role.number] = role
         numbered = MakeRole(
             role.number, request.module, request.path, request.compartments, request.environment, request.ids
         )
         self.say(numbered, [role.hand_over()])
         role.handed_over()
 
-    def on_message(self, message: Message, descriptors: list[int]) -> bool:
+    def on_message(self, message: Message | Word, descriptors: list[int]) -> bool:
         if isinstance(message, Ended):
-            role = self._roles.pop(message.number, None)
-            if role is not None:
-                role.hear()
-                role.end()
+            made = self._made.pop(message.number, None)
+            if made is not None:
+                made.hear()
+                made.end()
         return False
 
     def on_end(self) -> None:
-        for role in list(self._roles.values()):
-            role.fail(self.failure or died(self.what))
-            role.hear()
-            role.end()
-        self._roles.clear()
+        for made in list(self._made.values()):
+            made.fail(self.failure or died(self.what))
+            made.hear()
+            made.end()
+        self._made.clear()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
+
+    def close_sockets(self) -> None:
+        super().close_sockets()
+        for made in self._made.values():
+            made.close_sockets()
 
     def wait(self) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -294,7 +316,7 @@ class Role(Zygote):
                 raise
             return template
 
-    def on_message(self, message: Message, descriptors: list[int]) -> bool:
+    def on_message(self, message: Message | Word, descriptors: list[int]) -> bool:
         if isinstance(message, RoleReady):
             self.pid = message.pid
             self._compare(message.fingerprints)
@@ -423,4 +445,5 @@ def _take_user_for_life() -> tuple[int, int]:
 
 
 _hooks.register(_hooks.Hooks(close, _take_user_for_life))
+broker_hooks.register(lambda wish: start_for_service(current(), wish))
 os.register_at_fork(after_in_child=_in_forked_child)

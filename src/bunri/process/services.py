@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -54,7 +55,9 @@ class Services:
         self._running: defaultdict[tuple[int, int], int] = defaultdict(int)
         self._queued: defaultdict[tuple[int, int], deque[_Request]] = defaultdict(deque)
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._runner: asyncio.Runner | None = None
+        self._runner: asyncio.Runner | None = None  # of a program without a loop
+        self._running_own = threading.Lock()  # held while a thread is inside it
+        self._closed = False
 
     def sink(self) -> OutgoingHandles:
         return OutgoingHandles(self._table.add)
@@ -76,6 +79,17 @@ class Services:
         if loop is not None and self._tasks and not loop.is_closed():
             for task in list(self._tasks.values()):
                 loop.call_soon_threadsafe(task.cancel)
+        self._closed = True
+        self._table = ObjectTable()  # what it was handed is nobody's any more
+        self._close_own_loop()
+
+    def _close_own_loop(self) -> None:
+        """Unless a thread is inside it: that one closes it when it comes out."""
+        if self._runner is not None and self._running_own.acquire(blocking=False):
+            try:
+                self._runner.close()
+            finally:
+                self._running_own.release()
 
     # one call ------------------------------------------------------------------------------------------------------
 
@@ -144,10 +158,15 @@ class Services:
 
     def _run_on_own_loop(self, request: _Request) -> None:
         """An `async def` method, in a program that has no loop."""
-        if self._runner is None:
-            self._runner = asyncio.Runner()
-        with self._side.answering(request.blocks):
-            self._runner.run(self._task(request))
+        with self._running_own:
+            if self._closed:
+                return
+            if self._runner is None:
+                self._runner = asyncio.Runner()
+            with self._side.answering(request.blocks):
+                self._runner.run(self._task(request))
+        if self._closed:
+            self._close_own_loop()
 
     def _queue(self, request: _Request) -> None:
         key = (request.obj, request.method.number)
@@ -191,6 +210,8 @@ class Services:
     def _answer(self, request: _Request, value: Any) -> None:
         sink = self.sink() if request.method.returns_handles else None
         body, blobs = request.method.encode_result(value, sink)
+        if sink is not None:
+            sink.move()
         self._side.post(FrameKind.REPLY, body, call=request.number, sink=sink, blobs=blobs)
 
     def _refuse(self, request: _Request, fault: BaseException) -> None:
@@ -212,6 +233,8 @@ class Services:
     def _give_one(self, request: _Request, flow: Outflow, item: Any) -> None:
         sink = self.sink() if request.method.returns_handles else None
         body, blobs = request.method.encode_item(item, sink)
+        if sink is not None:
+            sink.move()
         self._side.post(FrameKind.ITEM, body, call=request.number, sink=sink, blobs=blobs)
         flow.sent(len(body) + sum(len(data) for _, data in blobs))
 

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bunri.broker.messages import Word
 from bunri.channel import arena as arenas
 from bunri.channel.arena import Arena
 from bunri.channel.link import Link
@@ -209,7 +210,7 @@ class TemplateHandle(Zygote):
 
     # hearing -------------------------------------------------------------------------------------------------------
 
-    def on_message(self, message: Message, descriptors: list[int]) -> bool:
+    def on_message(self, message: Message | Word, descriptors: list[int]) -> bool:
         if isinstance(message, TemplateReady):
             self.pid, self.image = message.pid, message.image
         elif isinstance(message, Forked):

@@ -29,7 +29,7 @@ from bunri.kernel import clone, ids, prctl
 from bunri.kernel import descriptors as fds
 from bunri.process import here
 from bunri.process.keeper import Keeper
-from bunri.process.messages import Down, Failed, IdMap, MakeRole, MakeTemplate, ModuleRef, RoleReady
+from bunri.process.messages import Down, Failed, IdMap, MakeBroker, MakeRole, MakeTemplate, ModuleRef, RoleReady
 from bunri.process.paths import MAIN_NAME
 from bunri.process.template import Template
 from bunri.process.worker import CHANNEL, keep_channel_free
@@ -74,6 +74,9 @@ class _Base(Keeper):
     """Forks role zygotes."""
 
     def handle(self, request: Down, descriptors: list[int]) -> None:
+        if isinstance(request, MakeBroker):
+            self._make_broker(request, descriptors)
+            return
         if not isinstance(request, MakeRole):
             super().handle(request, descriptors)
             return
@@ -89,6 +92,21 @@ class _Base(Keeper):
             if request.ids is not None and ours.recv(1):
                 _write_maps(pid, request.ids)
                 ours.send(b"g")
+
+    def _make_broker(self, request: MakeBroker, descriptors: list[int]) -> None:
+        """Brokers are forked from here, not from a role: nobody's imports ran in this process."""
+        from bunri.broker.born import be_broker  # not before one is wanted: every worker would carry it
+
+        pid = os.fork()
+        if pid == 0:
+            self.control.close()
+            for number in (*self.children, self.monitor):
+                os.close(number)
+            control, *handed = descriptors
+            be_broker(_adopt_socket(control), request.charge, handed)
+        for number in descriptors:
+            os.close(number)
+        self.adopt(os.pidfd_open(pid), request.number)
 
     def _become_role(self, request: MakeRole, control_number: int, base: socket.socket) -> NoReturn:
         self.control.close()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from bunri.broker.messages import Word
 from bunri.errors import BunriError, HostError, InternalError
 from bunri.kernel import sockets
 from bunri.process import messages
@@ -84,7 +85,7 @@ class Zygote:
         if not self.on_message(message, descriptors):
             sockets.close_all(descriptors)
 
-    def on_message(self, message: Message, descriptors: list[int]) -> bool:
+    def on_message(self, message: Message | Word, descriptors: list[int]) -> bool:
         """Handle one message; False if the descriptors are to be closed."""
         return False
 

@@ -43,6 +43,7 @@ _STREAMS: Final = {
 }  # fmt: skip
 
 Blobs = Sequence[tuple[int, Any]]
+_F = typing.TypeVar("_F", bound=Callable[..., Any])
 
 
 class Kind(Enum):
@@ -415,6 +416,8 @@ def check_annotated(cls: type, base: type) -> None:
     for name, value in vars(cls).items():
         if name.startswith("_") and name != "__init__":
             continue
+        if getattr(getattr(value, "__func__", None), "_bunri_here_only", False):
+            continue
         if isinstance(value, staticmethod | classmethod | property) and name not in registered.reserved:
             kind = type(value).__name__
             raise UsageError(
@@ -422,6 +425,13 @@ def check_annotated(cls: type, base: type) -> None:
             )
         if isinstance(value, FunctionType) and name not in registered.reserved:
             _check_function(cls, name, value)
+
+
+def here_only(function: _F) -> _F:
+    """Marks a class method of a service that bunri itself ships: it makes the object, here, and is never called over
+    the wire."""
+    function._bunri_here_only = True  # type: ignore[attr-defined]
+    return function
 
 
 def _check_function(cls: type, name: str, function: FunctionType) -> None:

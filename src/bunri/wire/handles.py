@@ -17,6 +17,10 @@ class Sink(Protocol):
         """The message will not go out: close the duplicates."""
         ...
 
+    def move(self) -> None:
+        """It was a result: close what was duplicated for it."""
+        ...
+
     def add_descriptor(self, handle: Any, kind: HandleKind) -> Any:
         """What stands for the handle in the message: its index (for a Mapped: index, length, access)."""
         ...

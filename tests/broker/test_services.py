@@ -1,0 +1,149 @@
+"""Connections, listening sockets and names, as services: exactly what was granted, made by a process that is nobody else."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import served
+
+import bunri
+from bunri.broker import Connector, Directory, Listener, Names
+from bunri.kernel import procfs
+from bunri.process import program
+
+ROOT = os.getuid() == 0
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    """The port of a server on loopback that answers with what it got, once per connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def _serve_one(server: socket.socket) -> threading.Thread:
+    def serve() -> None:
+        peer, _ = server.accept()
+        with peer:
+            peer.sendall(peer.recv(100)[::-1])
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_connection_to_the_one_address(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = _serve_one(server)
+        with served.Reaches.start(Connector.to(host, server.getsockname()[1])) as worker:
+            assert bunri.call(worker.talk, b"abc").result() == b"cba"
+        thread.join()
+
+
+def test_a_connection_to_a_unix_socket(granted: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(granted / "s"))
+        os.chmod(granted / "s", 0o666)
+        server.listen()
+        thread = _serve_one(server)
+        with served.Reaches.start(Connector.unix(granted / "s")) as worker:
+            assert bunri.call(worker.talk, b"abc").result() == b"cba"
+        thread.join()
+
+
+def test_a_unix_socket_that_is_swapped_for_a_link_is_not_followed(granted: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(granted.parent / "other"))
+        os.chmod(granted.parent / "other", 0o666)
+        server.listen()
+        (granted / "s").symlink_to("../other")
+        with served.Reaches.start(Connector.unix(granted / "s")) as worker:
+            with pytest.raises(bunri.PeerError):
+                bunri.call(worker.talk, b"abc").result()
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with served.Reaches.start(Connector.to("127.0.0.1", port)) as worker, pytest.raises(bunri.PeerError):
+        bunri.call(worker.talk, b"x").result()
+
+
+def test_an_unknown_name_is_said() -> None:
+    with served.Reaches.start(Connector.to("no-such-host.invalid", 80)) as worker:
+        with pytest.raises(bunri.PeerError):
+            bunri.call(worker.talk, b"x").result()
+
+
+def test_a_listening_socket_on_the_one_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with served.Listens.start(Listener.on(port)) as worker:
+        with bunri.call(worker.listen).result() as listening:
+            assert listening.getsockname() == ("127.0.0.1", port)
+            with socket.create_connection(("127.0.0.1", port), timeout=5):
+                accepted, _ = listening.accept()
+                accepted.close()
+
+
+def test_names_are_looked_up() -> None:
+    me = pwd.getpwuid(0)
+    with served.LooksUp.start(Names.here()) as worker:
+        found = bunri.call(worker.user, "root").result()
+        assert found is not None and (found.uid, found.gid, found.home) == (0, me.pw_gid, me.pw_dir)
+        assert bunri.call(worker.user, 0).result() == found
+        assert bunri.call(worker.user, "no such user").result() is None
+        group = bunri.call(worker.group, 0).result()
+        assert group is not None and group.name == "root"
+        assert "127.0.0.1" in bunri.call(worker.addresses, "localhost").result()
+
+
+def test_a_broker_is_the_subject_and_has_nothing_else(granted: Path) -> None:
+    """Looked at from outside: ids, capabilities, filter, descriptors."""
+    folder = Directory.at(granted)
+    with served.Uses.start(folder) as worker:
+        bunri.call(worker.read, "file").result()
+        agent = folder._agent  # type: ignore[attr-defined]
+        directory = procfs.open_process(agent.pid)
+        try:
+            seen = procfs.status(directory)
+            numbers = procfs.descriptors(directory)
+        finally:
+            os.close(directory)
+    owner = granted.stat().st_uid
+    assert seen.uids == (owner,) * 4
+    assert (seen.effective, seen.permitted, seen.inheritable, seen.ambient) == (0, 0, 0, 0)
+    assert seen.bounding == 0 or not ROOT
+    assert seen.no_new_privs and seen.seccomp_mode == 2
+    assert len(numbers) == 6  # 0 1 2, the monitor's socket, the directory, its own /proc/self/fd
+
+
+def test_a_broker_ends_with_its_object(granted: Path) -> None:
+    folder = Directory.at(granted)
+    with served.Uses.start(folder) as worker:
+        bunri.call(worker.read, "file").result()
+        pid = folder._agent.pid  # type: ignore[attr-defined]
+    del folder, worker
+    for _ in range(500):
+        if not os.path.exists(f"/proc/{pid}"):
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError(f"the broker {pid} is still there")
+
+
+def test_a_broker_that_dies_fails_its_calls_and_nobody_elses(granted: Path) -> None:
+    folder = Directory.at(granted)
+    with served.Uses.start(folder) as worker, served.Uses.start(Directory.at(granted)) as other:
+        bunri.call(worker.read, "file").result()
+        os.kill(folder._agent.pid, 9)  # type: ignore[attr-defined]
+        with pytest.raises(bunri.PeerError):
+            bunri.call(worker.read, "file").result()
+        assert bunri.call(other.read, "file").result() == b"granted\n"
+    assert program.current() is not None
