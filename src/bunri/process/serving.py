@@ -405,8 +405,11 @@ class MonitorSide(Conversation):
 
     def _begin_more(self) -> None:
         """Answers have come: calls that waited for the window go out."""
-        while self._later and len(self.pending) < WINDOW:
-            self._later.popleft()()
+        while True:
+            with self.state:  # taken and begun in one: a caller that saw none waiting would else go out before this one
+                if not self._later or len(self.pending) >= WINDOW:
+                    break
+                self._later.popleft()()
         self.flush()
 
     def _take(self, packet: bytes, descriptors: list[int]) -> None:
