@@ -192,7 +192,7 @@ def test_after_mdwe_no_memory_is_both_writable_and_executable() -> None:
         failed = libc.mprotect(ctypes.c_void_p(address), 4096, mmap.PROT_READ | mmap.PROT_EXEC)
         return ctypes.get_errno() if failed else 0
 
-    if errno_of(lambda: in_child(prctl.set_mdwe)):
+    if in_child(errno_of, prctl.set_mdwe):
         pytest.skip("this kernel has no PR_SET_MDWE")
     assert after(do=lambda: (map_it(), gain())) == (0, 0)
     assert after(s.Mdwe(), do=lambda: (map_it(), gain())) == (errno.EACCES, errno.EACCES)

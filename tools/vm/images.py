@@ -78,6 +78,7 @@ def initrd(arch: str) -> Path:
         )
         shutil.copy(guest / "init", Path(folder, "init"))
         Path(folder, "init").chmod(0o755)
+        accounts(Path(folder, "etc"))
         os.chmod(folder, 0o755)
         archive(folder, CACHE / f"checkout-{arch}.zst")
     with whole.open("wb") as out:
@@ -102,6 +103,18 @@ def base(arch: str) -> Path:
             os.chmod(folder, 0o755)
             archive(folder, made)
     return made
+
+
+def accounts(etc: Path) -> None:
+    """What the packages' own scripts would have made: root, nobody, and the ordinary user of the tests."""
+    etc.mkdir()
+    etc.joinpath("passwd").write_text(
+        "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\nuser:x:1000:1000::/tmp:/bin/sh\n"
+    )
+    etc.joinpath("group").write_text("root:x:0:\nnogroup:x:65534:\nuser:x:1000:\n")
+    shadow = etc / "shadow"
+    shadow.write_text("root:*:19000::::::\n")
+    shadow.chmod(0o600)
 
 
 def extract(folder: str, suite: str, arch: str, *packages: str) -> None:

@@ -144,7 +144,7 @@ def _processes_lack(means: Means, holds: set[str]) -> Iterable[Lack]:
             Promise.PROCESSES,
             "pid namespace",
             text,
-            _PROCESSES_REMEDY,
+            _OWN_PROCESSES_REMEDY if means.is_self else _PROCESSES_REMEDY,
             ("namespace pid", "user_namespaces", "landlock"),
         )
 
@@ -186,6 +186,7 @@ _USER_REMEDY: Final = (
     "Allow user namespaces, start as root with CAP_SETUID and CAP_SETGID, or write user=User.same() "
     "or may_miss=[Promise.IDENTITY]"
 )
+_OWN_PROCESSES_REMEDY: Final = "Use Linux 6.12 with Landlock, or write may_miss=[Promise.PROCESSES]"
 _PROCESSES_REMEDY: Final = "Allow user namespaces, use Linux 6.12 with Landlock, or write may_miss=[Promise.PROCESSES]"
 
 _CHECKS: Final[tuple[Callable[[Means, set[str]], Iterable[Lack]], ...]] = (
