@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from bunri import testing as testing
     from bunri._public import *  # noqa: F403
 else:
 
@@ -24,6 +25,10 @@ else:
     sys.modules[__name__].__class__ = _Package
 
     def __getattr__(name):
+        if name == "testing":  # of no use to a program, so only for those who ask
+            import importlib
+
+            return importlib.import_module("bunri.testing")
         if name not in ("__all__", "confine") and (name.startswith("_") or _is_part(name)):
             raise AttributeError(name)  # `from bunri import seccomp` asks first whether it is there
         from bunri import _public

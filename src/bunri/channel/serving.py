@@ -43,7 +43,7 @@ _FLUSH_AFTER = 0.0005  # seconds: answers of quick calls share a packet, those o
 
 
 class WorkerSide(Conversation):
-    """The worker's end. It ends with `os._exit` when the monitor is gone: there is nobody to tell."""
+    """The worker's end. It leaves when the monitor is gone: there is nobody to tell."""
 
     is_worker = True
 
@@ -70,7 +70,7 @@ class WorkerSide(Conversation):
             while True:
                 packet, descriptors = self.link.receive()
                 if not packet:
-                    os._exit(0)
+                    self.leave(0)
                 served = 0 if descriptors or self._dropped or not self.is_quiet else self._serve_plain(packet)
                 if served < len(packet):
                     self.feed(packet[served:], descriptors)
@@ -78,7 +78,11 @@ class WorkerSide(Conversation):
         asyncio.set_event_loop(loop)
         loop.add_reader(self.link.number, self._on_readable)
         loop.run_forever()
-        os._exit(0)
+        self.leave(0)
+
+    def leave(self, code: int) -> NoReturn:
+        """The end of the worker."""
+        os._exit(code)
 
     def _on_readable(self) -> None:
         self.read_one()
@@ -135,7 +139,7 @@ class WorkerSide(Conversation):
         """Wait for one packet and take it."""
         packet, descriptors = self.link.receive()
         if not packet:
-            os._exit(0)
+            self.leave(0)
         self.feed(packet, descriptors)
 
     def work(self) -> None:
@@ -184,7 +188,7 @@ class WorkerSide(Conversation):
         except BaseException as fault:
             self._refuse(message.call, init, fault)
             self.flush()
-            os._exit(1)
+            self.leave(1)
 
     def _answer(self, call: int, method: MethodContract, value: Any) -> None:
         sink = self.sink() if method.returns_handles else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from enum import Enum
 
 
@@ -16,8 +17,16 @@ class Kind(Enum):
 _kind = Kind.MONITOR
 
 
+class _OfThread(threading.local):
+    kind: Kind | None = None
+
+
+_of_thread = _OfThread()
+
+
 def kind() -> Kind:
-    return _kind
+    """Of this process; of this thread, where a user's test runs a worker in it."""
+    return _of_thread.kind or _kind
 
 
 def become_zygote() -> None:
@@ -28,3 +37,8 @@ def become_zygote() -> None:
 def become_worker() -> None:
     global _kind
     _kind = Kind.WORKER
+
+
+def become_worker_in_this_thread() -> None:
+    """For `bunri.testing.unconfined()`: this thread takes a worker's part until it ends."""
+    _of_thread.kind = Kind.WORKER

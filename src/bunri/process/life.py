@@ -13,16 +13,12 @@ import contextlib
 import os
 import select
 import signal
-import threading
 import time
-import weakref
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from bunri.calls import Call
 from bunri.channel.conversation import Outgoing
 from bunri.confine import Look, Part, look, report
 from bunri.errors import (
@@ -34,118 +30,44 @@ from bunri.errors import (
     Observer,
     Promise,
     ProtocolError,
-    RemoteError,
     UsageError,
     Violation,
-    WorkerDied,
 )
 from bunri.kernel import procfs, rlimit
 from bunri.plan.report import Report
 from bunri.policy import Policy
+from bunri.process.behind import CLOSED, Behind
 from bunri.process.messages import Failed
 from bunri.process.output import Output
-from bunri.process.process import Process
-from bunri.process.serving import MonitorSide
 from bunri.text import printable
-from bunri.wire import Contract, MethodContract
+from bunri.wire import Contract
 
 if TYPE_CHECKING:
     from bunri.process.program import Program
     from bunri.process.templates import TemplateHandle
 
 START_WITHIN = 30.0  # seconds from the request to READY
-OVER_WITHIN = 10.0  # seconds from SIGKILL to the report of the end
-
-_CLOSED = "it closed its channel"
 
 _failed = msgspec.msgpack.Decoder(Failed)
 
 
-class Worker:
-    """One worker. Its `side` is the conversation."""
+class Worker(Behind):
+    """One worker, in a process of its own."""
 
     def __init__(
         self, program: Program, template: TemplateHandle, contract: Contract, loop: asyncio.AbstractEventLoop | None
     ) -> None:
-        self.program = program
+        super().__init__(program, contract, template.policy, loop)
         self.template = template
-        self.contract = contract
-        self.policy: Policy = template.policy
-        self.number = 0
-        self.pid = 0
-        self.pidfd = -1
         self.uid: int | None = None
-        self.side: MonitorSide
         self.output: Output
-        self.init: Outgoing | None = None  # the call of __init__
         self.asked = time.monotonic()
         self._ready = False
         self._forked = False
         self._looks: list[Look] = []
         self._report: Report | None = None
-        self._start_error: BunriError | None = None
-        self._cause: str | None = None
-        self._cause_error: BaseException | None = None
-        self._exit: Exit | None = None
-        self._over = threading.Event()
-        self._tell: list[Callable[[Exit], None]] = []
-        self._lock = threading.RLock()
-        self.loop = loop
         self.cpu_budget = template.settled.cpu
         self.wall_budget = template.settled.wall
-        self._owner_pid = os.getpid()
-
-    # what a stub asks of it ----------------------------------------------------------------------------------------
-
-    def invoke(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self.side.invoke(method, args, kwargs)
-
-    def submit(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
-        self.refuse_fork()
-        return self.side.submit(0, method, method.bind(args, kwargs))
-
-    def iterate(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self.side.iterate(0, method, method.bind(args, kwargs))
-
-    def iterate_async(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self.side.iterate_async(0, method, method.bind(args, kwargs))
-
-    def describe(self) -> str:
-        """Who this is, from the monitor's own state."""
-        pid = f" (pid {self.pid})" if self.pid else ""
-        return f"{self.contract.cls.__qualname__} worker{pid}"
-
-    def process(self) -> Process:
-        self.wait_started()
-        return Process(self)
-
-    def wait_started(self) -> None:
-        """Until the worker is confined, looked at, and `__init__` has returned. Raises what that found."""
-        self.refuse_fork()
-        assert self.init is not None
-        if self.loop is not None and asyncio._get_running_loop() is self.loop and not self.init.done:
-            raise UsageError(
-                f"waiting for {self.describe()} here would block its event loop. Write: async with ..., or await a call first"
-            )
-        if self.loop is None:
-            self.side.drive(self.init)
-        else:
-            self._started_call().result()
-        self.init.outcome()
-
-    async def wait_started_async(self) -> None:
-        await self._started_call()
-
-    def _started_call(self) -> Call[None]:
-        """A Call for the end of the start, for those who wait on a loop."""
-        assert self.init is not None and self.init.call is not None
-        return self.init.call
-
-    def refuse_fork(self) -> None:
-        if os.getpid() != self._owner_pid:
-            raise UsageError(
-                f"{self.describe()} belongs to the process that started it, and this is a forked child of that. Start a worker here"
-            )
 
     def belongs_to(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """A spare is taken: from now on it is somebody's, and read on his loop or thread."""
@@ -217,7 +139,7 @@ class Worker:
         if wrong is None:
             return
         if _has_ended(self.pidfd):
-            self.kill(_CLOSED)  # there was nothing to see any more; how it ended is the story
+            self.kill(CLOSED)  # there was nothing to see any more; how it ended is the story
             return
         self._start_error = wrong
         self.kill(f"it was not what the plan says: {wrong}")
@@ -253,26 +175,9 @@ class Worker:
 
     # the end -------------------------------------------------------------------------------------------------------
 
-    @property
-    def is_over(self) -> bool:
-        """Killed, or found dead. What it was doing fails as soon as it is reaped."""
-        return self._cause is not None or self._exit is not None
-
-    def kill(self, cause: str, error: BaseException | None = None) -> None:
-        """SIGKILL, with the first cause that anybody gave."""
-        with self._lock:
-            if self._cause is None or self._cause is _CLOSED:
-                self._cause, self._cause_error = cause, error
-            if self._exit is not None:
-                return
-            if self._forked:
-                self._send_kill()
-        dying = weakref.ref(self)
-        self.program.supervisor.run_at(time.monotonic() + OVER_WITHIN, lambda: _give_up_waiting(dying()))
-
-    def on_closed(self) -> None:
-        """Its end of the channel is gone: it is dead, or acts as if it were (THREATS 21). Its own end is the cause, unless it lives."""
-        self.kill(_CLOSED)
+    def end_it(self) -> None:
+        if self._forked:
+            self._send_kill()
 
     def _send_kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -284,7 +189,7 @@ class Worker:
         with self._lock:
             if self._exit is not None:
                 return
-            if self._cause is _CLOSED and exit.signal != signal.SIGKILL:
+            if self._cause is CLOSED and exit.signal != signal.SIGKILL:
                 self._cause = None  # it died by itself, and that is the whole story
             self._exit = Exit(exit.code, exit.signal, self._cause or exit.cause)
         self.side.broken_quietly()
@@ -300,59 +205,7 @@ class Worker:
         for tell in self._tell:
             tell(self._exit)
 
-    def death(self) -> BaseException:
-        """The error for whoever still calls it."""
-        failure = self.start_failure()
-        if failure is not None:
-            return failure
-        exit = self._exit or Exit(cause=self._cause)
-        died = WorkerDied(exit, who=self.describe())
-        if isinstance(self._cause_error, BaseException):
-            died.__cause__ = self._cause_error
-        elif exit.signal == signal.SIGSYS:
-            died.__cause__ = Violation(
-                f"{self.describe()} made a system call that its filter answers with death. "
-                f"Run with bunri's development mode (python -X dev) to see which",
-                Denial(layer="seccomp filter", observed_by=Observer.KERNEL),
-            )
-        return died
-
-    def start_failure(self) -> BaseException | None:
-        """Why it never came to serve a call; None if it did, or was killed by us before."""
-        if self._start_error is not None:
-            return self._start_error
-        if self.init is not None and isinstance(self.init.error, RemoteError):
-            return self.init.error
-        return None
-
-    def wait_over(self) -> None:
-        """Until it is reaped and everything has failed that had to."""
-        if not self.program.supervisor.is_current:
-            self._over.wait(OVER_WITHIN + 1)
-
-    def close(self) -> None:
-        """Kill without farewell, and reap."""
-        if os.getpid() != self._owner_pid:
-            return  # in a forked child it is not ours
-        self.kill("it was closed")
-        if asyncio._get_running_loop() is None:
-            self.wait_over()
-
-    async def close_async(self) -> None:
-        """Kill without farewell, and reap, on a loop."""
-        self.kill("it was closed")
-        ended: Call[Exit] = Call()
-        self.on_exit(lambda exit: None if ended.done() else ended.set_result(exit))
-        await ended
-
     # as Process sees it --------------------------------------------------------------------------------------------
-
-    def on_exit(self, tell: Callable[[Exit], None]) -> None:
-        with self._lock:
-            if self._exit is None:
-                self._tell.append(tell)
-                return
-        tell(self._exit)
 
     def report(self) -> Report:
         if self._report is None:
@@ -369,11 +222,6 @@ class Worker:
         self.cpu_budget, self.wall_budget, self.policy = narrowed.cpu, narrowed.wall, policy
         self._report = None
         return self.report()
-
-
-def _give_up_waiting(worker: Worker | None) -> None:
-    if worker is not None and worker.is_over:
-        worker.on_ended(Exit(cause="its zygote did not report its end"))
 
 
 def _has_ended(pidfd: int) -> bool:

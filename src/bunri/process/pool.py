@@ -17,10 +17,11 @@ from bunri.calls import Call, current_deadline
 from bunri.compartment import Compartment, Reuse
 from bunri.errors import BunriError, DeadlineExceeded, Exit, UsageError, WorkerDied
 from bunri.policy import Policy
+from bunri.process import unconfined
 from bunri.wire import MethodContract
 
 if TYPE_CHECKING:
-    from bunri.process.life import Worker
+    from bunri.process.behind import Behind
 
 
 class Pool:
@@ -39,13 +40,14 @@ class Pool:
         self._policy = policy
         self._bound = bound
         self._loop = loop
-        self._idle: deque[Worker] = deque()
+        self._idle: deque[Behind] = deque()
         self._waiting: deque[_Turn] = deque()
-        self._alive: set[Worker] = set()
+        self._alive: set[Behind] = set()
         self._lock = threading.Lock()
         self._closed = False
         self._failure: BaseException | None = None
         self._owner = os.getpid()
+        self._factory = unconfined.factory  # of all its workers, also of those that come later
         for _ in range(size):
             self._add(self._start())
 
@@ -85,7 +87,7 @@ class Pool:
         return self._held_async(method, args, kwargs)
 
     async def _held_async(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        found: Call[Worker] = Call()
+        found: Call[Behind] = Call()
         turn = _Turn(self, found, None, ())
         worker = self._take(turn)
         if worker is None:
@@ -138,7 +140,7 @@ class Pool:
         for worker in self._shut():
             worker.kill("its pool was dropped")
 
-    def _shut(self) -> list[Worker]:
+    def _shut(self) -> list[Behind]:
         with self._lock:
             self._closed = True
             waiting, self._waiting = self._waiting, deque()
@@ -150,19 +152,19 @@ class Pool:
 
     # workers -------------------------------------------------------------------------------------------------------
 
-    def _start(self) -> Worker:
+    def _start(self) -> Behind:
         from bunri.process.start import start_worker
 
-        return start_worker(self._cls, self._policy, self._bound, self._loop)
+        return start_worker(self._cls, self._policy, self._bound, self._loop, self._factory)
 
-    def _add(self, worker: Worker) -> None:
+    def _add(self, worker: Behind) -> None:
         self._alive.add(worker)
         worker.on_exit(lambda _: self._on_exit(worker))
         if self._loop is None:
             worker.side.read_in_background()
         self.offer(worker)
 
-    def offer(self, worker: Worker) -> None:
+    def offer(self, worker: Behind) -> None:
         if self._closed:
             worker.kill("its pool was closed")
             return
@@ -173,7 +175,7 @@ class Pool:
         if turn is not None:
             turn.begin(worker)
 
-    def _take(self, turn: _Turn) -> Worker | None:
+    def _take(self, turn: _Turn) -> Behind | None:
         with self._lock:
             if self._closed:
                 raise UsageError(f"{self.describe()} was closed")
@@ -186,8 +188,8 @@ class Pool:
             self._waiting.append(turn)
         return None
 
-    def _take_or_wait(self) -> Worker:
-        found: Call[Worker] = Call()
+    def _take_or_wait(self) -> Behind:
+        found: Call[Behind] = Call()
         worker = self._take(_Turn(self, found, None, ()))
         if worker is not None:
             return worker
@@ -200,14 +202,14 @@ class Pool:
             found.cancel()
             raise DeadlineExceeded(f"no worker of {self.describe()} was free before the deadline") from None
 
-    def give_back(self, worker: Worker) -> None:
+    def give_back(self, worker: Behind) -> None:
         if self._cls.reuse is Reuse.DANGEROUS_ACROSS_PRINCIPALS and not worker.is_over:
             self.offer(worker)
         else:
             worker.kill("its one call is done")
             self._replace()
 
-    def _on_exit(self, worker: Worker) -> None:
+    def _on_exit(self, worker: Behind) -> None:
         """A worker has ended. One that stood ready is replaced here; one in a call by the end of that call."""
         with self._lock:
             self._alive.discard(worker)
@@ -256,7 +258,7 @@ class _Turn:
         self._bound = bound
         self._inner: Call[Any] | None = None
 
-    def begin(self, worker: Worker) -> None:
+    def begin(self, worker: Behind) -> None:
         if self._method is None:  # somebody waits for a worker, to use it himself
             if self._call.set_running_or_notify_cancel():
                 self._call.set_result(worker)
@@ -270,7 +272,7 @@ class _Turn:
         self._inner = inner
         inner.add_done_callback(lambda done: self._finish(worker, done))
 
-    def _finish(self, worker: Worker, done: Any) -> None:
+    def _finish(self, worker: Behind, done: Any) -> None:
         self._pool.give_back(worker)
         if done.cancelled():
             self._call.finish(None, WorkerDied(Exit(cause="it was cancelled"), who=self._pool.describe()))
@@ -287,7 +289,7 @@ class _Turn:
         self._call.finish(None, fault)
 
 
-def _held(pool: Pool, worker: Worker, stream: Any) -> Any:
+def _held(pool: Pool, worker: Behind, stream: Any) -> Any:
     try:
         yield from stream
     finally:

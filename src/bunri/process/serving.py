@@ -40,7 +40,7 @@ from bunri.wire.frames import (
 from bunri.wire.handles import Sink, Source
 
 if TYPE_CHECKING:
-    from bunri.process.life import Worker
+    from bunri.process.behind import Behind
 
 DEFAULT_DEADLINE = 60.0  # seconds, of a `def` call into a worker (THREATS 23)
 CANCEL_GRACE = 1.0  # seconds in which an `async def` method may obey its cancellation
@@ -57,7 +57,7 @@ serving: contextvars.ContextVar[tuple[MonitorSide, ...]] = contextvars.ContextVa
 class MonitorSide(Conversation):
     """The monitor's end of one worker's channel."""
 
-    def __init__(self, link: Link, arena: Arena | None, worker: Worker, loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(self, link: Link, arena: Arena | None, worker: Behind, loop: asyncio.AbstractEventLoop | None) -> None:
         super().__init__(link, arena)
         self.worker = worker
         self.loop = loop
@@ -271,7 +271,7 @@ class MonitorSide(Conversation):
 
     def _until(self, method: MethodContract) -> float | None:
         around = current_deadline()
-        if around is not None or method.kind is not Kind.PLAIN:
+        if around is not None or method.kind is not Kind.PLAIN or not self.worker.hurried:
             return around
         return time.monotonic() + DEFAULT_DEADLINE
 
@@ -296,7 +296,9 @@ class MonitorSide(Conversation):
         for out in outs:
             if out.begun is None:
                 out.begun, out.cpu = now, self.worker.cpu_clock()
-                if out.until is None and out.method.kind is Kind.PLAIN:  # of the short way, which asks no clock
+                if (
+                    out.until is None and out.method.kind is Kind.PLAIN and self.worker.hurried
+                ):  # of the short way, which asks no clock
                     out.until = now + DEFAULT_DEADLINE
             if out.until is not None and now >= out.until:
                 self._expire(out, now)

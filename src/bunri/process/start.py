@@ -12,8 +12,8 @@ from bunri.channel.target import make_stub
 from bunri.compartment import Compartment
 from bunri.errors import UsageError
 from bunri.policy import Policy, narrower_or_equal
-from bunri.process import program
-from bunri.process.life import Worker
+from bunri.process import program, unconfined
+from bunri.process.behind import Behind
 from bunri.wire import contract_of
 from bunri.wire.frames import FrameKind
 
@@ -26,7 +26,7 @@ def start(cls: type[C], policy: Policy | None, args: tuple[Any, ...], kwargs: di
     contract = contract_of(cls)
     bound = contract.init.bind(args, kwargs)
     spare = chosen is cls.policy  # the policy of all its starts, with no hole that each fills differently
-    worker = start_worker(cls, chosen, bound, asyncio._get_running_loop(), spare=spare)
+    worker = start_worker(cls, chosen, bound, asyncio._get_running_loop(), unconfined.factory, spare=spare)
     stub = make_stub(cls, contract, worker)
     weakref.finalize(stub, worker.kill, "its stub was dropped").atexit = False
     return stub
@@ -37,16 +37,12 @@ def start_worker(
     policy: Policy,
     bound: tuple[Any, ...],
     loop: asyncio.AbstractEventLoop | None,
+    factory: unconfined.Factory | None,
     *,
     spare: bool = False,
-) -> Worker:
-    """Ask for a worker, or take a spare one, and queue its START."""
-    here = program.current()
-    pause = here.held_back(cls.__module__)
-    template = here.role_for(cls).template_for(cls, policy)
-    if template.failure is not None:
-        raise template.failure
-    worker = (template.spares.take(loop) if spare else None) or template.make_worker(loop, pause)
+) -> Behind:
+    """Ask for a worker, or take a spare one, and queue its START. `factory`: in a user's test, what makes it instead."""
+    worker = factory.make(cls, policy, loop) if factory is not None else _ask_for_worker(cls, policy, loop, spare=spare)
     try:
         begin_init(worker, bound)
     except BaseException:
@@ -57,7 +53,18 @@ def start_worker(
     return worker
 
 
-def begin_init(worker: Worker, bound: tuple[Any, ...]) -> None:
+def _ask_for_worker(
+    cls: type[Compartment], policy: Policy, loop: asyncio.AbstractEventLoop | None, *, spare: bool
+) -> Behind:
+    here = program.current()
+    pause = here.held_back(cls.__module__)
+    template = here.role_for(cls).template_for(cls, policy)
+    if template.failure is not None:
+        raise template.failure
+    return (template.spares.take(loop) if spare else None) or template.make_worker(loop, pause)
+
+
+def begin_init(worker: Behind, bound: tuple[Any, ...]) -> None:
     """Queue START with the arguments of `__init__`. It goes out when the worker has been looked at."""
     side = worker.side
     call: Call[None] = Call()
@@ -120,6 +127,10 @@ def prepare(*compartments: type[Compartment]) -> None:
 
     Raises what a start would raise. Blocks until the zygotes are there; call it before the event loop runs.
     """
+    if unconfined.factory is not None:
+        for cls in compartments:
+            unconfined.factory.prepare(cls)
+        return
     here = program.current()
     roles: list[program.Role] = []
     for cls in compartments:
