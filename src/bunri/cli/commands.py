@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "completion": ("bunri.cli.completion", "Print the lines that make a shell complete bunri's words."),
     "doctor": ("bunri.cli.doctor", "Try what this host can do, and say what to change."),
     "explain": ("bunri.cli.explain", "Say what a policy or a compartment may do here, and what decides."),
+    "inspect": ("bunri.cli.inspect", "Say what running processes may do, and how they differ from a policy."),
     "demo": ("bunri.cli.demo", "Decode hostile pictures in confined workers, and show what an attacker gets."),
 }
 

@@ -15,6 +15,7 @@ from typing import Any
 _X86_64 = {
     "mmap": 9,
     "clone": 56,
+    "ptrace": 101,
     "setsid": 112,
     "setgroups": 116,
     "setresuid": 117,
@@ -35,6 +36,7 @@ _AARCH64 = {
     "ppoll": 73,
     "capget": 90,
     "capset": 91,
+    "ptrace": 117,
     "setresuid": 147,
     "setresgid": 149,
     "setsid": 157,
