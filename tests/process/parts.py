@@ -67,6 +67,11 @@ class Plain(bunri.Compartment):
     def rows(self, n: int) -> Iterator[int]:
         yield from range(n)
 
+    def heard(self, pipe: bunri.File) -> Iterator[bytes]:
+        """What is written to a pipe, as it comes."""
+        while data := os.read(pipe.fileno(), 100):
+            yield data
+
     def read_file(self, path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()

@@ -129,6 +129,18 @@ def test_the_cpu_budget_of_a_call_is_kept() -> None:
         worker.burn()
 
 
+def test_an_item_of_a_stream_does_not_wait_for_the_next_one() -> None:
+    """Whoever follows something slow gets each item when it is there."""
+    reading, writing = os.pipe()
+    with parts.Plain.start() as worker, bunri.File(reading) as pipe:
+        items = worker.heard(pipe)
+        for said in (b"one", b"two"):
+            os.write(writing, said)
+            assert next(items) == said
+        os.close(writing)
+        assert list(items) == []
+
+
 def test_a_stream_arrives_in_order_and_can_be_closed_early() -> None:
     with parts.Plain.start() as worker:
         assert list(worker.rows(100)) == list(range(100))

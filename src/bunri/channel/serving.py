@@ -213,8 +213,8 @@ class WorkerSide(Conversation):
         try:
             for item in items:
                 self._give_one(call, method, flow, item)
+                self.flush()  # the next item may take long to come
                 while not (flow.may_send or flow.closed):
-                    self.flush()
                     self.read_one()
                 if flow.closed:
                     break
