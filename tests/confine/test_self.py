@@ -113,6 +113,20 @@ def test_a_second_thread_is_refused_by_name(planned: Any) -> None:
     assert confined is False
 
 
+def test_a_thread_that_has_ended_is_none() -> None:
+    """Joined in Python, it may be listed by the kernel for a moment."""
+
+    def child() -> int:
+        for _ in range(300):
+            thread = threading.Thread(target=int)
+            thread.start()
+            thread.join()
+            this._refuse_threads()
+        return 300
+
+    assert in_child(child) == 300
+
+
 def test_without_the_refusal_a_second_thread_would_keep_its_rights() -> None:
     """The control: no_new_privs of one thread says nothing of the other."""
 

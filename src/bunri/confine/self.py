@@ -10,6 +10,7 @@ import os
 import pwd
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -106,6 +107,7 @@ def in_place(made: Plan) -> tuple[tuple[s.AnyStep, ...], tuple[str, ...]]:
     return tuple(step for step in steps if type(step) not in _LEFT_OUT), tuple(left_out)
 
 
+_LEAVING = 0.5  # seconds that a thread which has ended may still be seen
 _LEFT_OUT: dict[type, str] = {
     s.ParentDeath: "the program does not die with the process that started it",
     s.Checkpoint: "nobody looks from outside",
@@ -114,20 +116,31 @@ _LEFT_OUT: dict[type, str] = {
 
 
 def _refuse_threads() -> None:
+    # A thread that was joined is a moment longer in the kernel than in Python: bunri's own, ended just before, too.
+    until = time.monotonic() + _LEAVING
+    while others := _other_threads():
+        if time.monotonic() >= until or any(name for _, name in others):
+            break
+        time.sleep(0.001)
+    if not others:
+        return
+    names = ", ".join(f"{name or 'a thread of a C library'} ({number})" for number, name in others)
+    raise UsageError(
+        f"confine binds one thread only, and {len(others)} more would keep all rights: {names}. "
+        f"Call it before they are started (asyncio.to_thread and numpy start some)"
+    )
+
+
+def _other_threads() -> list[tuple[int, str]]:
+    """Number and name of each; those that Python does not know have none."""
     directory = procfs.open_process("self")
     try:
         numbers = procfs.threads(directory)
     finally:
         os.close(directory)
-    if len(numbers) == 1:
-        return
     names = {thread.native_id: thread.name for thread in threading.enumerate()}
     here = threading.get_native_id()
-    others = [f"{names.get(n, 'a thread of a C library')} ({n})" for n in numbers if n != here]
-    raise UsageError(
-        f"confine binds one thread only, and {len(others)} more would keep all rights: {', '.join(others)}. "
-        f"Call it before they are started (asyncio.to_thread and numpy start some)"
-    )
+    return [(number, names.get(number, "")) for number in numbers if number != here]
 
 
 def _refuse_hidden(host: Host) -> None:
