@@ -183,14 +183,19 @@ class Secret:
 
 
 def refuse_directory(fd: int) -> None:
+    """UsageError for a descriptor that is no File: one that names a place, or a socket."""
+    refuse_place(fd)
+    if stat.S_ISSOCK(os.fstat(fd).st_mode):
+        raise UsageError("a File is not for sockets: hand a socket.socket over as it is")
+
+
+def refuse_place(fd: int) -> None:
     """UsageError for a descriptor that names a place: of a directory, or opened with O_PATH (THREATS 1)."""
     if stat.S_ISDIR(os.fstat(fd).st_mode) or _status_flags(fd) & _O_PATH:
         raise UsageError(
             "the descriptor of a directory (or an O_PATH one) is a way out of every root: openat(fd, '../..') leaves it. "
             "Open the file here and hand that over, or grant the directory with fs.read(path)"
         )
-    if stat.S_ISSOCK(os.fstat(fd).st_mode):
-        raise UsageError("a File is not for sockets: hand a socket.socket over as it is")
 
 
 def _status_flags(fd: int) -> int:

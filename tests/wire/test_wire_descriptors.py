@@ -216,3 +216,16 @@ def test_opening_a_directory_leaves_nothing_open() -> None:
     if left:
         os.close(probe)
     assert not left
+
+
+def test_a_packet_socket_travels_down_and_never_up() -> None:
+    """A monitor may hand its worker one; from a worker it would be one that it was never given."""
+    try:
+        packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    except PermissionError:
+        pytest.skip("a packet socket takes CAP_NET_RAW")
+    method = taking(Annotated[socket.socket, bunri.Datagram])
+    down = IncomingHandles([os.dup(packets.fileno())], lambda number, contract: None, trusted=True)
+    with method.decode_arguments(pack([0]), down, None)[0] as taken:
+        assert taken.family == socket.AF_PACKET
+    refused(packets.detach(), Annotated[socket.socket, bunri.Datagram])

@@ -17,7 +17,7 @@ from typing import Any
 
 from bunri.channel.link import close_all
 from bunri.errors import ProtocolError
-from bunri.handles import File, Mapped, refuse_directory
+from bunri.handles import File, Mapped, refuse_directory, refuse_place
 from bunri.kernel import descriptors as fds
 from bunri.policy import Access
 from bunri.wire import Contract, contract_of
@@ -29,6 +29,8 @@ _PSEUDO = frozenset(
 )  # proc sysfs cgroup cgroup2 fuse pstore
 _FILES = frozenset({"file", "pipe", "eventfd", "character device"})  # what a File may be; no pidfd, no epoll
 _ADDRESS_FAMILIES = frozenset({socket.AF_UNIX, socket.AF_INET, socket.AF_INET6})
+# Downwards only: what the monitor hands over. A packet socket from a worker would be one that it was never given.
+_ADDRESS_FAMILIES_DOWN = _ADDRESS_FAMILIES | {socket.AF_PACKET}
 _STREAMS = frozenset({socket.SOCK_STREAM, socket.SOCK_SEQPACKET})
 
 
@@ -57,6 +59,8 @@ class OutgoingHandles:
                 raise Fault(
                     "a datagram socket where a stream is declared, or the other way round (Annotated[socket.socket, bunri.Datagram])"
                 )
+        elif kind is HandleKind.MAPPED:
+            refuse_place(handle.fileno())  # the memory of a packet socket can be mapped; the socket is closed there
         else:
             refuse_directory(handle.fileno())
         self.descriptors.append(_own_copy(handle.fileno()))
@@ -109,7 +113,8 @@ class IncomingHandles:
         if found != "socket":
             raise ProtocolError(f"a {found} where a socket is declared")
         self._left[index] = None
-        return _socket_of(number, datagram=kind is HandleKind.DATAGRAM)
+        families = _ADDRESS_FAMILIES_DOWN if self._trusted else _ADDRESS_FAMILIES
+        return _socket_of(number, families, datagram=kind is HandleKind.DATAGRAM)
 
     def service(self, number: int, interface: type) -> Any:
         return self._service_of(number, contract_of(interface))
@@ -141,7 +146,7 @@ class IncomingHandles:
         return Mapped.from_mapping(mapping, access)
 
 
-def _socket_of(number: int, *, datagram: bool) -> socket.socket:
+def _socket_of(number: int, families: frozenset[socket.AddressFamily], *, datagram: bool) -> socket.socket:
     """A socket whose family and type were read from the kernel, each by a call the filter lets through."""
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=number)  # named, so that Python asks nothing
     try:
@@ -152,7 +157,7 @@ def _socket_of(number: int, *, datagram: bool) -> socket.socket:
         probe.close()
         raise ProtocolError("a socket that does not say what it is") from None
     probe.detach()
-    if family not in _ADDRESS_FAMILIES or (kind in _STREAMS) is datagram:
+    if family not in families or (kind in _STREAMS) is datagram:
         os.close(number)
         raise ProtocolError(f"a socket of family {family} and type {kind}, which is not what is declared")
     return socket.socket(family, kind, protocol, fileno=number)
