@@ -1,0 +1,13 @@
+"""Runs in: every process of `bunri dump`: tcpdump, with a decoder that holds nothing.
+
+monitor.py      the user's process: opens files and the packet socket, starts the others, passes bytes along
+  command.py    its arguments and its output; options.py, output.py, live.py, selfconfine.py belong to it
+opener.py       holds the packet socket: binds it, filters it, waits for it; sees no packet
+compiler.py     a worker for one filter expression: libpcap
+decoder.py      packets in, text out: no file, no network, no packet socket
+  capture.py    capture files; ring.py the kernel's ring; decode/ one module for each protocol
+writer.py       appends records to a file that it is handed
+resolver.py     names for addresses, without -n
+bpf.py          the machine that filters run on: the monitor checks with it, the decoder runs it
+messages.py     what travels between them
+"""

@@ -1,0 +1,91 @@
+"""Runs in: the decoder, confined; pure. Who calls whom: which printer takes what another one found inside.
+
+Where a packet has two known ports, the one that stands first here decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from bunri.apps.dump.decode import arp, icmp, ip4, ip6, link, llc, tcp, udp
+from bunri.apps.dump.decode.core import Dissector, LinkPrinter
+
+Frame = Callable[[Dissector, int, int, int, int], None]
+"""Payload of a link: offset, length, bytes captured, offset of the Ethernet header or -1."""
+Carried = Callable[[Dissector, int, int, int, bool, int, int], None]
+"""Payload of IP: offset, length, offset of the IP header, whether fragmented, version of IP, time to live."""
+Payload = Callable[[Dissector, int, int], None]
+"""Payload of TCP or UDP: offset, length."""
+
+ETHERNET, COOKED, COOKED2 = 1, 113, 276
+
+LINKS: Mapping[int, LinkPrinter] = {
+    0: link.null,
+    ETHERNET: link.ethernet,
+    12: link.raw_ip,
+    14: link.raw_ip,
+    101: link.raw_ip,
+    108: link.null,
+    COOKED: link.cooked,
+    228: link.raw_ip,
+    229: link.raw_ip,
+    COOKED2: link.cooked2,
+}
+
+ETHERTYPES: Mapping[int, Frame] = {
+    0x0800: ip4.ip4_frame,
+    0x0806: arp.arp,
+    0x8035: arp.arp,
+    0x86DD: ip6.ip6_frame,
+}
+
+IP: Mapping[int, Carried] = {
+    1: icmp.icmp,
+    4: ip4.tunnel4,
+    6: tcp.tcp,
+    17: udp.udp,
+    41: ip6.tunnel6,
+    59: ip4.no_next,
+    77: ip4.sun_nd,
+}
+
+# Same destination and source service point of LLC, unnumbered information.
+LLC_POINTS: Mapping[int, Frame] = {
+    0x06: ip4.ip4_frame,
+}
+
+# (organisation, protocol)
+SNAP: Mapping[tuple[int, int], Frame] = {
+    (0x0080C2, 1): llc.bridged,
+    (0x0080C2, 7): llc.bridged,
+}
+
+TCP_PORTS: Mapping[int, Payload] = {}
+
+UDP_PORTS: Mapping[int, Payload] = {}
+
+# -T
+TYPES: Mapping[str, Payload] = {}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables above, as the dissector carries them: printers of one layer need not import those of the next."""
+
+    links: Mapping[int, LinkPrinter] = field(default_factory=lambda: LINKS)
+    ethertypes: Mapping[int, Frame] = field(default_factory=lambda: ETHERTYPES)
+    ip: Mapping[int, Carried] = field(default_factory=lambda: IP)
+    llc_points: Mapping[int, Frame] = field(default_factory=lambda: LLC_POINTS)
+    snap: Mapping[tuple[int, int], Frame] = field(default_factory=lambda: SNAP)
+    tcp_ports: Mapping[int, Payload] = field(default_factory=lambda: TCP_PORTS)
+    udp_ports: Mapping[int, Payload] = field(default_factory=lambda: UDP_PORTS)
+    types: Mapping[str, Payload] = field(default_factory=lambda: TYPES)
+    tcp_order: tuple[int, ...] = tuple(TCP_PORTS)
+    udp_order: tuple[int, ...] = tuple(UDP_PORTS)
+    llc: Callable[[Dissector, int, int, int, int], int] = llc.llc
+    ether: Callable[[Dissector, int, int, int], int] = link.ether
+
+    def link(self, kind: int) -> LinkPrinter:
+        """The printer of a link type."""
+        return self.links.get(kind, link.unsupported)

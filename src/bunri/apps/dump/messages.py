@@ -1,0 +1,161 @@
+"""Runs in: every process of `bunri dump`. What travels between them: plain values, and nothing that could be called."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+
+import bunri
+
+Instruction = tuple[int, int, int, int]
+"""One instruction of the classic BPF machine: code, jt, jf, k (struct sock_filter)."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How packets are printed; each field is an option of tcpdump, named by what it does."""
+
+    verbose: int = 0  # -v
+    quiet: int = 0  # -q
+    link: bool = False  # -e
+    numeric: int = 0  # -n
+    no_domains: bool = False  # -N
+    absolute: bool = False  # -S
+    unchecked: bool = False  # -K
+    time: int = 0  # -t
+    hexadecimal: int = 0  # -x
+    hex_ascii: int = 0  # -X
+    ascii: int = 0  # -A
+    number: bool = False  # -#
+    nanoseconds: bool = False  # --time-stamp-precision, --nano
+    type: str = ""  # -T
+    zone: bytes = b""  # the local time zone as a TZif file; empty: what TZ says
+    services: dict[str, dict[int, str]] = field(default_factory=lambda: {})  # "tcp" and "udp": port -> name
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a capture says of the packets of one interface: link type, time stamps per second, offset in seconds."""
+
+    link: int
+    resolution: int
+    offset: int
+    snap: int
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Where in a capture file a decoder stands: enough for another one to go on.
+
+    It was written by a decoder that may have been taken over, so it goes to decoders of the same capture and to nobody
+    else: the monitor only keeps it.
+    """
+
+    started: bool = False
+    big_endian: bool = False
+    next_generation: bool = False  # pcapng
+    first: int = -1  # the link type that the capture's header, or its first interface, told
+    interfaces: list[Interface] = field(default_factory=lambda: [])
+    packets: int = 0  # read so far
+    matched: int = 0  # let through by the filter
+    reference: tuple[int, int] | None = None  # -ttt and -ttttt
+    carried: int = 0  # bytes of the last chunk that were not used yet
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What kind of packets a capture has; or what is wrong with it."""
+
+    fault: str
+    link: int
+    snap: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a decoder is to do with each packet."""
+
+    style: Style
+    program: list[Instruction]  # the filter; empty: everything
+    prints: bool
+    records: bool
+    interfaces: dict[int, str]  # index -> name
+
+
+@dataclass(frozen=True)
+class RingShape:
+    """The memory that the kernel writes packets to, and what stands in it."""
+
+    block_size: int
+    blocks: int
+    link: int
+    cooked: int  # 0: frames as they were; 1, 2: without their link header, which SLL or SLL2 stands for
+    snap: int
+    nanoseconds: bool
+    loopback: int  # the index of the interface on which every packet is seen twice; 0: none
+    direction: str  # "", "in", "out"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A packet of the ring."""
+
+    block: int
+    packet: int
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What the kernel counted since the capture began."""
+
+    received: int
+    dropped: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a writer did with records: bytes of them that were used, size of the file now."""
+
+    used: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a decoder made of one piece of a capture."""
+
+    text: bytes
+    records: bytes  # as they would stand in a pcap file, for -w
+    packets: int  # of this piece, after the filter
+    cursor: Cursor
+    fault: str = ""  # the capture cannot be read further
+    done: bool = False  # as many packets as were asked for
+
+
+@dataclass
+class BadExpression(Exception):
+    """What libpcap says of a filter expression."""
+
+    said: str
+
+    def __str__(self) -> str:
+        return self.said
+
+
+@dataclass
+class BadCapture(Exception):
+    """The beginning of a capture file is not one."""
+
+    said: str
+
+    def __str__(self) -> str:
+        return self.said
+
+
+class Names(bunri.Service):
+    """Names for addresses, without -n. Asked by the decoder, answered from the resolver's word."""
+
+    @abstractmethod
+    def host(self, address: bytes) -> str:
+        """The name of an IPv4 or IPv6 address; empty where it has none."""
+        ...

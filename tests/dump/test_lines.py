@@ -1,0 +1,132 @@
+"""Runs in: the test process, with tcpdump beside it. Every line is the one that tcpdump prints.
+
+For each protocol: its packets as they are, cut at each byte, captured short at each byte, and mutated. More of the
+last with BUNRI_DUMP_MUTANTS (packets for each sample).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+
+import pytest
+from corpus import SAMPLES
+from packets import MAC, SIX, capture, different, four, ip4, ip6, mutated, needs_tcpdump, ours, six, tcp, tcpdump, udp4
+
+MUTANTS = int(os.environ.get("BUNRI_DUMP_MUTANTS", "60"))
+STYLES = [(), ("-v",), ("-vvv", "-e"), ("-q",)]
+
+
+def shown(found: list[str]) -> str:
+    return f"{len(found)} packets differ:\n" + "\n".join(found[:8])
+
+
+@pytest.mark.parametrize("protocol", SAMPLES)
+@pytest.mark.parametrize("style", STYLES, ids=" ".join)
+def test_a_packet_is_printed_as_tcpdump_prints_it(protocol: str, style: tuple[str, ...]) -> None:
+    found = different([sample.data for sample in SAMPLES[protocol]], *style)
+    assert not found, shown(found)
+
+
+@pytest.mark.parametrize("protocol", SAMPLES)
+@pytest.mark.parametrize("style", [(), ("-vv",)], ids=" ".join)
+def test_a_packet_that_ends_early_gets_tcpdumps_mark(protocol: str, style: tuple[str, ...]) -> None:
+    found: list[str] = []
+    for sample in SAMPLES[protocol]:
+        found += different([sample.data[:length] for length in range(1, len(sample.data))], *style)
+    assert not found, shown(found)
+
+
+@pytest.mark.parametrize("protocol", SAMPLES)
+def test_a_packet_that_was_captured_short_gets_tcpdumps_mark(protocol: str) -> None:
+    """The length on the wire stays, the bytes are fewer: as with a small snapshot length."""
+    found: list[str] = []
+    for sample in SAMPLES[protocol]:
+        for snap in range(14, min(len(sample.data), 120)):
+            found += different([sample.data], "-vv", snap=snap) if snap % 3 == len(sample.data) % 3 else []
+    assert not found, shown(found)
+
+
+@pytest.mark.parametrize("protocol", SAMPLES)
+@pytest.mark.parametrize("style", STYLES, ids=" ".join)
+def test_a_mutated_packet_is_printed_as_tcpdump_prints_it(protocol: str, style: tuple[str, ...]) -> None:
+    chance = random.Random(f"{protocol} {style}")
+    packets = [
+        mutated(sample.data, sample.start, sample.keep, chance)
+        for sample in SAMPLES[protocol]
+        for _ in range(MUTANTS // len(STYLES))
+    ]
+    found = different(packets, *style)
+    assert not found, shown(found)
+
+
+@pytest.mark.parametrize(
+    "arguments", ["-x", "-xx", "-X", "-XX", "-A", "-e -x", "-S", "-K -vv", "-q -e", "-tt", "-ttt", "-tttt", "-ttttt"]
+)
+def test_each_way_to_show_a_packet(arguments: str) -> None:
+    packets = [sample.data for every in SAMPLES.values() for sample in every]
+    data = capture(packets)
+    words = ["-n", *arguments.split()]
+    assert ours(data, *words) == tcpdump(data, *words)
+
+
+@pytest.mark.parametrize("link", [0, 12, 101, 108, 113, 228, 229, 276])
+@pytest.mark.parametrize("style", [(), ("-e",), ("-vv",), ("-q", "-e")], ids=" ".join)
+def test_every_link_type(link: int, style: tuple[str, ...]) -> None:
+    four_, six_ = ip4(17, b"\x9c\x40\xc3\x51\0\x0c\0\0abcd"), ip6(59, b"")
+    heads = {
+        0: (struct.pack("<I", 2), struct.pack("<I", 10), struct.pack("<I", 99)),
+        108: (struct.pack(">I", 2), struct.pack(">I", 24), struct.pack(">I", 99)),
+        113: tuple(struct.pack(">HHH8sH", 0, 1, 6, MAC[:6], kind) for kind in (0x0800, 0x86DD, 0x1234)),
+        276: tuple(struct.pack(">HHIHBB8s", kind, 0, 1, 1, 4, 6, MAC[:6]) for kind in (0x0800, 0x86DD, 0x1234)),
+    }.get(link, (b"", b"", b"\0"))
+    packets = [head + body for head, body in zip(heads, (four_, six_, b"payload"), strict=True)]
+    packets += [packet[:length] for packet in packets for length in (1, 3, 10, 15, 18, 19, 25) if length < len(packet)]
+    if link == 276:
+        # The names of the interfaces are those of the host that prints.
+        packets = [packet[:4] + b"\0\x0f\0\0" + packet[8:] for packet in packets if len(packet) > 8]
+    found = different(packets, *style, link=link)
+    assert not found, shown(found)
+
+
+def test_sequence_numbers_count_from_the_start_of_a_connection() -> None:
+    there = [
+        four(6, tcp(40000, 60000, flags=2)),
+        four(6, tcp(40000, 60000, b"abc")),
+        four(6, tcp(40000, 60000, b"abcd")),
+    ]
+    back = [four(6, tcp(60000, 40000, flags=18)), four(6, tcp(60000, 40000, flags=16))]
+    found = different([there[0], back[0], there[1], back[1], there[2], back[1]])
+    assert not found, shown(found)
+
+
+def test_names_of_ports_stand_without_n() -> None:
+    needs_tcpdump()
+    data = capture([udp4(40000, 50001, b"x"), four(6, tcp(22, 40000))])
+    assert ours(data, "-n").count("10.0.0.1") == 2
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_bytes_make_the_decoder_raise(seed: int) -> None:
+    """Whatever arrives, on every link type: a line comes out, and printable."""
+    chance = random.Random(seed)
+    for link in (0, 1, 12, 108, 113, 276, 77):
+        packets = [chance.randbytes(chance.randrange(1, 200)) for _ in range(100)]
+        packets += [mutated(sample.data, 0, (), chance) for every in SAMPLES.values() for sample in every if link == 1]
+        for style in ("-vvv", "-e", "-q"):
+            text = ours(capture(packets, link), "-n", "-#", "-t", style)
+            assert len(by_number(text)) == len(packets)
+            assert all(character.isprintable() or character in "\n\t" for character in text)
+
+
+def by_number(text: str) -> dict[int, str]:
+    from packets import by_packet
+
+    return by_packet(text)
+
+
+def test_an_address_of_version_6_is_written_in_the_short_way() -> None:
+    assert SIX[0].hex() in six(59, b"").hex()
+    found = different([six(59, b"")])
+    assert not found, shown(found)
