@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "explain": ("bunri.cli.explain", "Say what a policy or a compartment may do here, and what decides."),
     "inspect": ("bunri.cli.inspect", "Say what running processes may do, and how they differ from a policy."),
     "demo": ("bunri.cli.demo", "Decode hostile pictures in confined workers, and show what an attacker gets."),
+    "dump": ("bunri.cli.dump", "Print packets as tcpdump does, decoded in a process that holds nothing."),
 }
 
 # Exit statuses of every command (`run` has the statuses of what it runs as well).

@@ -1,0 +1,180 @@
+"""Runs in: the decoder and its zygote. A stranger's packets in, text out; it holds nothing.
+
+Its own uid, no file, no network, no packet socket: the bytes of a capture file come in messages; of a living capture
+it has the memory that the kernel writes packets to (ring.py), and an eventfd that says when. Whoever owns it can print
+wrong lines, and stop. It is then replaced by another one, which goes on behind the packet that did it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import bunri
+from bunri.apps.dump import bpf, capture
+from bunri.apps.dump.decode.core import Dissector
+from bunri.apps.dump.decode.table import Tables
+from bunri.apps.dump.messages import BadCapture, Batch, Cursor, Job, Kind, Names, Place, RingShape, Style
+from bunri.apps.dump.ring import Ring
+
+POLICY = bunri.Policy(memory="512M", cpu="60s")
+
+
+class Decoder(bunri.Compartment):
+    """Reads a capture file, piece by piece."""
+
+    policy = POLICY
+
+    @classmethod
+    def warm_up(cls) -> None:
+        Dissector(Style(), Tables())
+
+    def __init__(self, job: Job, cursor: Cursor, names: Names | None) -> None:
+        self._work = Work(job, cursor, names)
+        self._capture = capture.Capture(cursor, 9 if job.style.nanoseconds else 6)
+
+    def kind(self, head: bytes) -> Kind:
+        """What the beginning of a capture says of it."""
+        try:
+            for _ in self._capture.feed(head):
+                break
+        except BadCapture as bad:
+            if self._capture.cursor.first < 0:
+                return Kind(bad.said, 0, 0)
+        cursor = self._capture.cursor
+        if cursor.first < 0 or not cursor.interfaces:
+            said = self._capture.finish() or "the capture file has no Interface Description Blocks"
+            return Kind(said, 0, 0)
+        return Kind("", cursor.first, cursor.interfaces[0].snap)
+
+    def carry(self, rest: bytes) -> None:
+        """Bytes that the decoder before this one had not used; nothing of them is read yet."""
+        self._capture.carry(rest)
+
+    def feed(self, chunk: bytes, most: int, steps: int) -> Batch:
+        """What the capture's next bytes make: at most `most` packets that match, `steps` that are read; -1 is no bound."""
+        fault = ""
+        work = self._work
+        work.begin(most)
+        packets = self._capture.feed(chunk)
+        try:
+            for packet in packets:
+                if work.link < 0:
+                    work.set_link(self._capture.cursor.first)
+                work.take(packet)
+                steps -= 1
+                if steps == 0 or work.full:
+                    break
+        except BadCapture as bad:
+            fault = bad.said
+        # Closing puts what was not read back, so that the cursor is right.
+        packets.close()
+        cursor = replace(self._capture.cursor, carried=self._capture.carried)
+        return work.end(cursor, fault)
+
+    def finish(self) -> Batch:
+        """The end of the capture."""
+        self._work.begin(-1)
+        return self._work.end(self._capture.cursor, self._capture.finish())
+
+
+class LiveDecoder(bunri.Compartment):
+    """Reads the ring that the kernel fills."""
+
+    policy = POLICY.with_(cpu=None)
+
+    @classmethod
+    def warm_up(cls) -> None:
+        Dissector(Style(), Tables())
+
+    def __init__(
+        self,
+        job: Job,
+        shape: RingShape,
+        memory: bunri.Mapped,
+        progress: bunri.Mapped,
+        bell: bunri.File,
+        start: Place,
+        cursor: Cursor,
+        names: Names | None,
+    ) -> None:
+        self._work = Work(job, cursor, names)
+        self._work.set_link(shape.link)
+        self._cursor = cursor
+        self._ring = Ring(shape, memory.buffer, progress.buffer, bell, start)
+
+    def packets(self, most: int) -> Iterator[Batch]:
+        """What arrives, in batches, until `most` packets matched (-1: for ever)."""
+        work = self._work
+        while True:
+            work.begin(most)
+            for packet in self._ring.block():
+                work.take(packet)
+                if work.full:
+                    break
+            batch = work.end(self._cursor, "")
+            self._cursor = batch.cursor
+            if most >= 0:
+                most -= batch.packets
+            if batch.packets:
+                yield batch
+            if batch.done:
+                return
+
+    def lost(self) -> bytes:
+        """The packet at the place where this decoder starts, as a record, unread: the one that killed another."""
+        return self._ring.here()
+
+
+class Work:
+    """What is done with each packet."""
+
+    def __init__(self, job: Job, cursor: Cursor, names: Names | None) -> None:
+        self._job = job
+        self._accept = bpf.machine(job.program) if job.program else None
+        self._known: Names | None = names
+        self._dissector = Dissector(job.style, Tables(), names.host if names is not None else None)
+        self._dissector.reference = cursor.reference
+        self._dissector.captured = cursor.matched
+        self._dissector.interfaces = job.interfaces
+        self._read = cursor.packets
+        self._matched = cursor.matched
+        self._records: list[bytes] = []
+        self._count = 0
+        self._most = -1
+        self.full = False
+        self.link = -1
+        self._printer = self._dissector.tables.link(-1)
+
+    def set_link(self, link: int) -> None:
+        """The link type of the capture."""
+        self.link = link
+        self._printer = self._dissector.tables.link(link)
+
+    def begin(self, most: int) -> None:
+        """The next batch."""
+        self._count = 0
+        self._most = most
+        self.full = most == 0
+
+    def take(self, packet: capture.Packet) -> None:
+        """One packet."""
+        self._read += 1
+        second, fraction, length, data = packet
+        if self._accept is not None and not self._accept(data, length):
+            return
+        self._count += 1
+        if self._job.records:
+            self._records.append(capture.record(packet))
+        if self._job.prints:
+            self._dissector.packet(second, fraction, length, data, self._printer)
+        self.full = self._count == self._most
+
+    def end(self, cursor: Cursor, fault: str) -> Batch:
+        """What the batch made."""
+        self._matched += self._count
+        dissector = self._dissector
+        cursor = replace(cursor, packets=self._read, matched=self._matched, reference=dissector.reference)
+        records = b"".join(self._records)
+        self._records.clear()
+        return Batch(dissector.taken().encode("ascii", "replace"), records, self._count, cursor, fault, self.full)

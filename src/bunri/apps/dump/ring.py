@@ -1,0 +1,121 @@
+"""Runs in: the decoder, confined. The ring of blocks that the kernel writes packets to: TPACKET_V3, packet_mmap.rst.
+
+The kernel fills a block and gives it to us by its status; we give it back by writing the status last. The decoder that
+was here before may have written anything into this memory, so lengths and offsets are checked against the block.
+`progress` says where we are: its two numbers are how another decoder goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+import bunri
+from bunri.apps.dump.capture import Packet, record
+from bunri.apps.dump.messages import Place, RingShape
+
+_KERNEL: Final = 0
+_BLOCK: Final = struct.Struct("=IIIII")  # version, offset of private, status, packets, offset of the first
+_PACKET: Final = struct.Struct("=IIIIIIHHII H").unpack_from
+_LINK: Final = struct.Struct("=HHiHBB8s").unpack_from  # struct sockaddr_ll, 48 bytes behind
+_PLACE: Final = struct.Struct("=QQ")
+_VLAN, _VLAN_KIND = 1 << 4, 1 << 6  # TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID
+_OUTGOING: Final = 4
+_SMALL: Final = 48
+
+
+class Ring:
+    """Walks the blocks in order."""
+
+    def __init__(
+        self, shape: RingShape, memory: memoryview, progress: memoryview, bell: bunri.File, start: Place
+    ) -> None:
+        self._shape = shape
+        self._memory = memory
+        self._progress = progress
+        self._bell = bell
+        self._block = start.block
+        self._skip = start.packet
+        self._nano = shape.nanoseconds
+
+    def _status(self) -> int:
+        return int(_BLOCK.unpack_from(self._memory, self._block * self._shape.block_size)[2])
+
+    def block(self) -> Iterator[Packet]:
+        """The packets of the next block; waits for the bell while the kernel still has it."""
+        while self._status() & 1 == _KERNEL:
+            select.select([self._bell], [], [])
+            if self._status() & 1 == _KERNEL:
+                self._hush()
+        yield from self._walk()
+        base = self._block * self._shape.block_size
+        struct.pack_into("=I", self._memory, base + 8, _KERNEL)
+        self._block = (self._block + 1) % self._shape.blocks
+        self._skip = 0
+        _PLACE.pack_into(self._progress, 0, self._block, 0)
+
+    def _hush(self) -> None:
+        """Read the bell: a ring while we look again is not lost, for we look after it."""
+        os.read(self._bell.fileno(), 8)
+
+    def _offsets(self) -> Iterator[int]:
+        size = self._shape.block_size
+        base = self._block * size
+        _, _, _, count, at = _BLOCK.unpack_from(self._memory, base)
+        for _ in range(min(count, size // _SMALL)):
+            if at + 68 > size:
+                return
+            yield base + at
+            step = int(struct.unpack_from("=I", self._memory, base + at)[0])
+            if step == 0:
+                return
+            at += step
+
+    def _walk(self) -> Iterator[Packet]:
+        progress = self._progress
+        pack = _PLACE.pack_into
+        for index, at in enumerate(self._offsets()):
+            if index < self._skip:
+                continue
+            pack(progress, 0, self._block, index)
+            packet = self._packet(at)
+            if packet is not None:
+                yield packet
+
+    def here(self) -> bytes:
+        """The packet at the place where we start, as a record; empty where there is none."""
+        for index, at in enumerate(self._offsets()):
+            if index == self._skip:
+                packet = self._packet(at)
+                return record(packet) if packet is not None else b""
+        return b""
+
+    def _packet(self, at: int) -> Packet | None:
+        memory, shape = self._memory, self._shape
+        _, second, nano, captured, length, status, mac, _, _, tag, kind = _PACKET(memory, at)
+        end = (self._block + 1) * shape.block_size
+        _, protocol, index, hardware, packet_type, size, address = _LINK(memory, at + 48)
+        if index == shape.loopback and packet_type == _OUTGOING:
+            return None  # it comes again, as an incoming one
+        if shape.direction and (packet_type == _OUTGOING) is not (shape.direction == "out"):
+            return None
+        data = bytes(memory[at + mac : min(at + mac + captured, end)])
+        if shape.cooked == 2:
+            big = struct.unpack(">H", struct.pack("=H", protocol))[0]
+            data = struct.pack(">HHIHBB8s", big, 0, index, hardware, packet_type, size, address) + data
+            length += 20
+        elif shape.cooked == 1:
+            big = struct.unpack(">H", struct.pack("=H", protocol))[0]
+            data = struct.pack(">HHH8sH", packet_type, hardware, size, address, big) + data
+            length += 16
+        if status & _VLAN and shape.cooked != 2 and len(data) >= 14:
+            # The kernel took the tag out of the frame: put it back where it was.
+            where = 14 if shape.cooked else 12
+            data = (
+                data[:where] + struct.pack(">HH", kind if status & _VLAN_KIND else 0x8100, tag & 0xFFFF) + data[where:]
+            )
+            length += 4
+        return Packet(second, nano if self._nano else nano // 1000, length, data[: shape.snap])

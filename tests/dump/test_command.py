@@ -1,0 +1,169 @@
+"""Runs in: the test process, with tcpdump beside it. `bunri dump -r` as a user runs it: the whole command, its workers confined."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from corpus import SAMPLES
+from packets import ENVIRONMENT, Dump, capture, four, needs_tcpdump, tcp, udp4
+from test_capture import FILES, read
+
+EVERY = [sample.data for every in SAMPLES.values() for sample in every]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("dump") / "every.pcap"
+    path.write_bytes(capture(EVERY))
+    return path
+
+
+def theirs(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [needs_tcpdump(), *map(str, arguments)], capture_output=True, encoding="latin-1", env=ENVIRONMENT, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["-n", "-nn -vvv -e", "-n -c 3 -#", "-n --count", "-n -c 4 --count udp", "-n -tttt -X udp and host 10.0.0.1", "-n --nano", "-v"],
+)  # fmt: skip
+def test_the_command_prints_what_tcpdump_prints(dump: Dump, file: Path, arguments: str) -> None:
+    words = arguments.split()
+    done, expected = dump("-r", file, *words), theirs("-r", file, *words)
+    assert done.stdout == expected.stdout
+    assert done.stderr == expected.stderr
+
+
+def test_a_capture_comes_from_standard_input(shell: Dump, file: Path) -> None:
+    done = shell("-n", "-r", "-", data=file.read_bytes())
+    assert done.stdout == theirs("-n", "-r", file).stdout
+    assert done.stderr.startswith("reading from file -, link-type EN10MB (Ethernet), snapshot length 262144\n")
+
+
+def test_pcapng_as_well(dump: Dump, tmp_path: Path) -> None:
+    path = tmp_path / "a.pcapng"
+    path.write_bytes(FILES["pcapng, nanoseconds"])
+    done = dump("-n", "--nano", "-r", path)
+    assert done.stdout == theirs("-n", "--nano", "-r", path).stdout
+    assert "123456789" in done.stdout
+
+
+@pytest.mark.parametrize("level", ["-d", "-dd", "-ddd"])
+def test_a_compiled_expression_is_listed(dump: Dump, file: Path, level: str) -> None:
+    words = ["-r", file, level, "tcp", "port", "80"]
+    assert dump(*words).stdout == theirs(*words).stdout
+
+
+@pytest.mark.parametrize(
+    "expression", ["tcp and and", "port 99999999", "host", "ip[", "ether host 1.2.3.4", "vlan and vlan vlan"]
+)
+def test_a_wrong_expression_is_told_in_tcpdumps_words(dump: Dump, file: Path, expression: str) -> None:
+    done, expected = dump("-n", "-r", file, expression, code=1), theirs("-n", "-r", file, expression)
+    assert expected.returncode == 1
+    assert done.stderr.splitlines()[-1].removeprefix("bunri dump: ") == expected.stderr.splitlines()[-1].removeprefix(
+        "tcpdump: "
+    )
+
+
+def test_an_expression_from_a_file(dump: Dump, file: Path, tmp_path: Path) -> None:
+    expression = tmp_path / "expression"
+    expression.write_text("udp # only these\nand port 50001\n")
+    assert dump("-n", "-r", file, "-F", expression).stdout == theirs("-n", "-r", file, "-F", expression).stdout != ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("-E x", "decryption of IPsec"),
+        ("-z gzip", "a command would be started"),
+        ("-I", "monitor mode"),
+        ("-c 0", "invalid packet count 0"),
+        ("--wrong", "wrong"),
+        ("-ttttttt", "only -t, -tt, -ttt"),
+        ("-C 1", "name one"),
+        ("-Q sideways", "unknown capture direction"),
+    ],
+)
+def test_what_is_left_out_is_refused_with_a_sentence(dump: Dump, arguments: str, said: str) -> None:
+    done = dump("-r", "/nowhere", *arguments.split(), code=2)
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "truncated dump file"),
+        (b"GIF89a" + bytes(40), "unknown file format"),
+        (capture(EVERY)[:-3], "truncated dump file"),
+    ],
+)
+def test_a_file_that_is_no_capture_is_told_as_tcpdump_does(dump: Dump, tmp_path: Path, data: bytes, said: str) -> None:
+    path = tmp_path / "bad"
+    path.write_bytes(data)
+    done, expected = dump("-n", "-r", path, code=1), theirs("-n", "-r", path)
+    assert expected.returncode == 1
+    assert said in done.stderr and said in expected.stderr
+    assert done.stdout == expected.stdout
+    assert done.stderr.splitlines()[-1].removeprefix("bunri dump: ") == expected.stderr.splitlines()[-1].removeprefix(
+        "tcpdump: "
+    )
+
+
+def test_no_file_is_told_as_tcpdump_does(dump: Dump) -> None:
+    assert dump("-r", "/nowhere", code=1).stderr == "bunri dump: /nowhere: No such file or directory\n"
+
+
+def test_written_records_are_the_packets_that_were_read(dump: Dump, file: Path, tmp_path: Path) -> None:
+    """-w: what a filter lets through, byte for byte what tcpdump writes."""
+    mine, other = tmp_path / "mine.pcap", tmp_path / "theirs.pcap"
+    dump("-n", "-r", file, "-w", mine, "udp")
+    theirs("-n", "-r", file, "-w", other, "udp")
+    assert mine.read_bytes() == other.read_bytes()
+    assert len(read(mine.read_bytes())) > 3
+
+
+def test_print_writes_and_prints(dump: Dump, file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.pcap"
+    assert dump("-n", "-r", file, "-w", out, "--print").stdout == theirs("-n", "-r", file).stdout
+    assert read(out.read_bytes()) == read(file.read_bytes())
+
+
+@pytest.mark.parametrize("files", [(), ("-W", "2"), ("-W", "12")], ids=" ".join)
+def test_c_rotates_as_tcpdump_does(dump: Dump, tmp_path: Path, files: tuple[str, ...]) -> None:
+    source = tmp_path / "big.pcap"
+    source.write_bytes(capture([udp4(40000, 50001, bytes(60000))] * 60))
+    found: list[list[tuple[str, bytes]]] = []
+    for name, run in (("mine", dump), ("theirs", theirs)):
+        folder = tmp_path / name
+        folder.mkdir()
+        # Without -Z tcpdump becomes a user who may not write here.
+        user = ("-Z", "root") if os.getuid() == 0 and name == "theirs" else ()
+        run("-n", "-r", source, "-w", folder / "out", "-C", "1", *files, *user)
+        found.append(sorted((each.name, each.read_bytes()) for each in folder.iterdir()))
+    mine, expected = found
+    assert [name for name, _ in mine] == [name for name, _ in expected]
+    assert len(mine) > 1
+    assert mine == expected
+
+
+def test_one_process_that_confines_itself_prints_the_same(shell: Dump, file: Path) -> None:
+    done = shell("--self-confine", "-n", "-r", file, "udp")
+    assert done.stdout == theirs("-n", "-r", file, "udp").stdout
+
+
+def test_a_terminal_gets_printable_bytes_only(dump: Dump, tmp_path: Path) -> None:
+    path = tmp_path / "escape.pcap"
+    path.write_bytes(capture([four(6, tcp(40000, 50001, b"\x1b[2J\x1b]0;owned\x07 plain\r\n"))]))
+    out = dump("-n", "-A", "-r", path).stdout
+    assert "plain" in out
+    assert "\x1b" not in out and "\x07" not in out
+
+
+def test_it_says_what_it_is(dump: Dump) -> None:
+    assert "tcpdump 4.99.3" in dump("--version").stdout
+    assert dump("--help").stdout.startswith("Usage: bunri dump")

@@ -1,0 +1,158 @@
+"""Runs in: the test process, as root. Living captures, on a cable between two devices in a network namespace."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from corpus import SAMPLES
+from packets import Dump, capture, ether, ip4, ours, six, udp, udp4
+from test_capture import read
+from veth import Wire, counted, wire
+
+PACKETS = [
+    sample.data for name, every in SAMPLES.items() if name != "vlan" for sample in every if len(sample.data) >= 60
+]
+
+
+@pytest.fixture(scope="module")
+def cable() -> Iterator[Wire]:
+    with wire() as made:
+        yield made
+
+
+def bodies(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line]
+
+
+def test_what_arrives_is_printed_as_from_a_file(cable: Wire) -> None:
+    with cable.capture("-i", "near", "-n", "-t", "-c", str(len(PACKETS))) as capturing:
+        cable.send(PACKETS)
+        assert capturing.end() == 0
+    assert capturing.out == ours(capture(PACKETS), "-n", "-t")
+    assert counted(capturing.err)[0] == len(PACKETS)
+    assert counted(capturing.err)[2] == 0
+
+
+def test_an_expression_is_the_kernels_filter(cable: Wire) -> None:
+    wanted = udp4(40000, 50001, bytes(40))
+    with cable.capture("-i", "near", "-n", "-t", "-c", "2", "udp port 50001 and ip") as capturing:
+        cable.send(
+            [six(17, udp(40000, 50002, bytes(40))), udp4(1, 2, bytes(40)), wanted, udp4(1, 2, bytes(40)), wanted]
+        )
+        assert capturing.end() == 0
+    assert capturing.out == ours(capture([wanted] * 2), "-n", "-t")
+    assert counted(capturing.err)[1] == 2  # the others were not even received
+
+
+def test_written_and_read_again(cable: Wire, tmp_path: Path, dump: Dump) -> None:
+    out = tmp_path / "out.pcap"
+    with cable.capture("-i", "near", "-w", out, "-c", str(len(PACKETS))) as capturing:
+        cable.send(PACKETS)
+        assert capturing.end() == 0
+    assert capturing.out == ""
+    packets = read(out.read_bytes())
+    assert [packet.data for packet in packets] == PACKETS
+    assert all(abs(packet.second - time.time()) < 60 for packet in packets)
+    assert dump("-n", "-t", "-r", out).stdout == ours(capture(PACKETS), "-n", "-t")
+
+
+def test_tags_that_the_kernel_took_out_are_put_back(cable: Wire, tmp_path: Path) -> None:
+    out = tmp_path / "out.pcap"
+    tagged = ether(0x8100, b"\x60\x05\x08\0" + ip4(17, udp(40000, 50001, bytes(40))))
+    double = ether(0x88A8, b"\0\x07" + tagged[12:])
+    plain = udp4(40000, 50001, bytes(40))
+    with cable.capture("-i", "near", "-w", out, "-c", "2", "vlan") as capturing:
+        cable.send([plain, tagged, plain, double])
+        assert capturing.end() == 0
+    assert [packet.data for packet in read(out.read_bytes())] == [tagged, double]
+
+
+def test_a_snapshot_length_cuts(cable: Wire, tmp_path: Path) -> None:
+    out = tmp_path / "out.pcap"
+    with cable.capture("-i", "near", "-w", out, "-c", "1", "-s", "40") as capturing:
+        cable.send([udp4(40000, 50001, bytes(1000))])
+        assert capturing.end() == 0
+    [packet] = read(out.read_bytes())
+    assert (len(packet.data), packet.length) == (40, 1042)
+
+
+def test_every_device_at_once(cable: Wire) -> None:
+    with cable.capture("-i", "any", "-n", "-t", "-c", "2", "udp port 50001") as capturing:
+        cable.send([udp4(40000, 50001, bytes(40))])
+        assert capturing.end() == 0
+    assert sorted(bodies(capturing.out)) == [
+        "far   Out IP 10.0.0.1.40000 > 10.0.0.2.50001: UDP, length 40",
+        "near  P   IP 10.0.0.1.40000 > 10.0.0.2.50001: UDP, length 40",
+    ]
+
+
+@pytest.mark.parametrize(("direction", "mark"), [("in", b"in"), ("out", b"out")])
+def test_one_direction(cable: Wire, direction: str, mark: bytes) -> None:
+    with cable.capture("-i", "near", "-n", "-t", "-A", "-Q", direction, "-c", "1") as capturing:
+        cable.send([udp4(40000, 50001, b"it goes out" + bytes(40))], "near")
+        cable.send([udp4(40000, 50001, b"it comes in" + bytes(40))])
+        assert capturing.end() == 0
+    assert f"it {'comes in' if direction == 'in' else 'goes out'}" in capturing.out
+
+
+def test_statistics_are_told_when_asked_and_at_the_end(cable: Wire) -> None:
+    with cable.capture("-i", "near", "-n", "-l") as capturing:
+        cable.send(PACKETS[:3])
+        assert capturing.process.stdout is not None
+        for _ in range(3):
+            capturing.out += capturing.process.stdout.readline()
+        assert capturing.asked() == (3, 3, 0)
+        assert capturing.interrupt() == 0
+    assert counted(capturing.err) == (3, 3, 0)
+
+
+def test_files_change_with_the_clock(cable: Wire, tmp_path: Path) -> None:
+    with cable.capture("-i", "near", "-w", tmp_path / "out-%s", "-G", "1", "-W", "2") as capturing:
+        until = time.monotonic() + 20
+        while capturing.process.poll() is None and time.monotonic() < until:
+            cable.send(PACKETS[:1])
+            time.sleep(0.2)
+        assert capturing.end() == 0
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 2
+    assert all(read(file.read_bytes()) for file in files)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("buffer", [(), ("-B", "65536")], ids=" ".join)
+def test_at_full_speed_no_packet_is_lost_unsaid(cable: Wire, tmp_path: Path, buffer: tuple[str, ...]) -> None:
+    """200,000 packets: each of them was captured, or is counted as dropped."""
+    out = tmp_path / "out.pcap"
+    with cable.capture("-i", "near", "-w", out, *buffer) as capturing:
+        cable.send([udp4(40000, 50001, bytes(160))] * 200_000)
+        until = time.monotonic() + 40
+        while sum(capturing.asked()[::2]) < 200_000 and time.monotonic() < until:
+            time.sleep(0.2)
+        assert capturing.interrupt() == 0
+    captured, received, dropped = counted(capturing.err)
+    assert received == 200_000
+    assert captured + dropped == received
+    assert len(read(out.read_bytes())) == captured
+    if buffer:
+        assert dropped == 0
+
+
+def test_without_the_right_to_it_a_capture_is_refused_with_a_sentence(dump: Dump) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("as root it is not refused")
+    said = dump("-i", "lo", "-n", code=1).stderr
+    assert "You don't have permission to perform this capture on that device" in said
+    assert "CAP_NET_RAW" in said
+
+
+def test_a_device_that_is_not_there(dump: Dump) -> None:
+    assert "nodevice: No such device exists" in dump("-i", "nodevice", "-n", code=1).stderr
+
+
+def test_devices_are_listed(dump: Dump) -> None:
+    assert re.search(r"^\d+\.lo$", dump("-D").stdout, re.MULTILINE)
