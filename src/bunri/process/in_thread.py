@@ -108,7 +108,7 @@ class InThread(Behind):
         """On the thread: be the worker."""
         here.become_worker_in_this_thread()
         try:
-            self._far.serve(asyncio.new_event_loop() if is_asynchronous(self.contract) else None)
+            self._far.serve(asyncio.SelectorEventLoop() if is_asynchronous(self.contract) else None)
         except ProtocolError:
             log.exception("%s got what the protocol does not allow", self.describe())
             self._code = 1

@@ -72,6 +72,7 @@ class MonitorSide(Conversation):
         self._plainly = False  # open, not over, and without a loop: a plain call may take the short way
         self._forks = _forks
         self._writing = False  # the loop waits for room
+        self._leaving = self._left_loop = False  # the loop is to forget the channel; it has
 
     # calls ---------------------------------------------------------------------------------------------------------
 
@@ -446,9 +447,9 @@ class MonitorSide(Conversation):
         self._stop_reading()
 
     def release_resources(self) -> None:
-        """Close the channel and unmap the arena, once nobody reads. The supervisor never waits for a reader: it comes
-        again."""
-        if not self._turn.acquire(blocking=False):
+        """Close the channel and unmap the arena, once nobody reads. The supervisor never waits for a reader, nor for a
+        loop: it comes again. A number that a loop still watches is not closed, for it might be somebody else's by then."""
+        if not (self._leaves_loop() and self._turn.acquire(blocking=False)):
             supervisor = self.worker.program.supervisor
             supervisor.run_at(time.monotonic() + 0.05, self.release_resources)
             return
@@ -460,6 +461,26 @@ class MonitorSide(Conversation):
                     self.arena = None
         finally:
             self._turn.release()
+
+    def _leaves_loop(self) -> bool:
+        """Whether no loop watches the channel any more; if one does, it is asked to stop that."""
+        if self.loop is None or self._left_loop or self.loop.is_closed():
+            return True
+        if _running_loop() is self.loop:
+            self._leave_loop()
+            return True
+        if not self._leaving:
+            self._leaving = True
+            with contextlib.suppress(RuntimeError):  # it was closed in this very moment, and is found so the next time
+                self.loop.call_soon_threadsafe(self._leave_loop)
+        return False
+
+    def _leave_loop(self) -> None:
+        """On the loop, after whatever was asked of it before."""
+        assert self.loop is not None
+        self.loop.remove_reader(self.link.number)
+        self.loop.remove_writer(self.link.number)
+        self._left_loop = True
 
     def broken(self, fault: Exception) -> None:
         """The worker broke the protocol, or its end of the channel is gone. Either way it ends (THREATS 21)."""

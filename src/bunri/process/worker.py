@@ -113,7 +113,8 @@ def _become(unborn: Unborn, go: tuple[int, int] | None) -> NoReturn:
             os._exit(_NOT_OURS)
     if prepared.refused(unborn.places) >= 0:
         raise OSError(ctypes.get_errno(), "a worker could not take its places")
-    loop = asyncio.new_event_loop() if unborn.asynchronous else None
+    # By name: a policy that the module has set (uvloop.install()) would make one with other descriptors.
+    loop = asyncio.SelectorEventLoop() if unborn.asynchronous else None
     if unborn.ready is None:
         _carry_out(unborn)
     elif (index := prepared.refused(unborn.ready.calls)) >= 0:
