@@ -38,6 +38,10 @@ class Home(bunri.Compartment):
         with open(path, "wb") as file:
             return file.write(b"x" * size)
 
+    def move(self, path: str, to: str) -> None:
+        os.makedirs(os.path.dirname(to), exist_ok=True)
+        os.rename(path, to)
+
     def listed(self, path: str) -> list[str]:
         return sorted(os.listdir(path))
 

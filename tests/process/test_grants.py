@@ -61,6 +61,16 @@ def test_holes_are_filled_at_the_start(home: Path) -> None:
     assert (home / "new").stat().st_uid == (65534 if root else os.getuid())
 
 
+def test_a_file_can_be_moved_between_granted_folders(home: Path) -> None:
+    """Landlock refuses that in each of its domains that does not allow it, and a worker stands in two."""
+    user = bunri.User.ids(65534, 65534) if os.getuid() == 0 else bunri.User.same()
+    policy = grants.Home.policy.with_(user=user, files=[fs.write(str(home), at="/")])
+    with grants.Home.start_under(policy) as worker:
+        worker.write("/new", 10)
+        worker.move("/new", "/inner/newer")
+        assert worker.listed("/inner") == ["newer"]
+
+
 def test_an_open_hole_is_refused() -> None:
     with pytest.raises(bunri.UsageError, match="start_under"):
         grants.Home.start()

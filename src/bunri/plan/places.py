@@ -143,9 +143,19 @@ def landlock_rules(means: Means, python: PythonPaths) -> Landlock:
 
 
 def landlock_scope(means: Means) -> Landlock:
-    """Signals and abstract sockets: each worker in a domain of its own."""
+    """Signals and abstract sockets: each worker in a domain of its own.
+
+    Every domain refuses moves between folders unless it allows them itself (LANDLOCK_ACCESS_FS_REFER), also one that
+    is not about files. This one leaves them to the domain that is.
+    """
     abstract = 0 if means.host_network else SCOPE_ABSTRACT
-    return Landlock(abi=means.landlock, scoped=SCOPE_SIGNAL | abstract, reason="no signals and no sockets to siblings")
+    return Landlock(
+        abi=means.landlock,
+        handled_fs=REFER if means.writes_paths else 0,
+        paths=(("/", REFER),) if means.writes_paths else (),
+        scoped=SCOPE_SIGNAL | abstract,
+        reason="no signals and no sockets to siblings",
+    )
 
 
 def _net(means: Means) -> int:
