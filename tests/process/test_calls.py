@@ -179,3 +179,16 @@ def test_streams_of_services_on_a_loop_under_load() -> None:
                 await worker.__aexit__(None, None, None)
 
     asyncio.run(run())
+
+
+def test_a_channel_that_was_closed_in_the_same_turn_is_not_read() -> None:
+    """The loop had seen a packet, and another callback closed the channel before its turn came."""
+
+    async def late() -> None:
+        async with parts.Plain.start() as worker:
+            await bunri.call(worker.add, 1)
+            side = vars(worker)["_bunri_target"].side
+            side.link.close()
+            side.on_loop_readable()
+
+    asyncio.run(late())

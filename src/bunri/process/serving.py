@@ -492,7 +492,8 @@ class MonitorSide(Conversation):
 
     def on_loop_readable(self) -> None:
         """One packet a turn, so that no worker keeps the loop to itself."""
-        self.read_now()
+        if self.link.sock.fileno() >= 0:  # closed in this turn of the loop, after the loop had seen a packet
+            self.read_now()
 
     def _drive_call(self, call: Call[Any], timeout: float | None) -> None:
         until = None if timeout is None else time.monotonic() + timeout
