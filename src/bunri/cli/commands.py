@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "inspect": ("bunri.cli.inspect", "Say what running processes may do, and how they differ from a policy."),
     "demo": ("bunri.cli.demo", "Decode hostile pictures in confined workers, and show what an attacker gets."),
     "dump": ("bunri.cli.dump", "Print packets as tcpdump does, decoded in a process that holds nothing."),
+    "ftpd": ("bunri.cli.ftpd", "Serve a folder by FTP, each peer by confined processes of its own."),
 }
 
 # Exit statuses of every command (`run` has the statuses of what it runs as well).

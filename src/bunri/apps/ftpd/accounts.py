@@ -1,0 +1,181 @@
+"""Runs in: the monitor, after a login was right. What a login earned: a user, a root, and what its session does.
+
+Nothing here comes from the peer but the name, and that has been authenticated.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+
+import bunri
+from bunri.apps.ftpd import config as _config
+from bunri.apps.ftpd.config import Config
+from bunri.apps.ftpd.messages import Kind, Rights
+
+READING = frozenset({
+    "ABOR", "ALLO", "CDUP", "CWD", "EPRT", "EPSV", "FEAT", "HELP", "LIST", "MDTM", "MLSD", "MLST", "MODE", "NLST",
+    "NOOP", "OPTS", "PASS", "PASV", "PORT", "PWD", "QUIT", "REST", "RETR", "SITE", "SITE HELP", "SIZE", "STAT", "STRU",
+    "SYST", "TYPE", "USER", "XCUP", "XCWD", "XPWD",
+})  # fmt: skip
+LISTING = frozenset(("LIST", "MLSD", "NLST", "STAT"))
+UPLOADING, MAKING = frozenset(("STOR", "STOU")), frozenset(("MKD", "XMKD"))
+CHANGING = frozenset(("APPE", "DELE", "MFMT", "RMD", "RNFR", "RNTO", "XRMD"))
+FREE = 1 << 40  # bytes a file may grow to: the disk and its quotas decide
+
+
+@dataclass(frozen=True)
+class Account:
+    """A login's user, its root and its session."""
+
+    earned: bunri.Policy  # of which the user, the files and how large they may grow count
+    rights: Rights
+    config: Config  # with the user's own file
+
+    def policy(self, of: bunri.Policy) -> bunri.Policy:
+        """The session's policy."""
+        return of.with_(user=self.earned.user, files=self.earned.files, file_size=self.earned.file_size)
+
+
+def account(main: Config, name: str, kind: Kind, tls: bool) -> Account:
+    """What `name` earned. UsageError: nothing, and why (for the log)."""
+    c = _own(main, name) if kind is not Kind.ANONYMOUS else main
+    entry = _entry({Kind.ANONYMOUS: c.ftp_username, Kind.GUEST: c.guest_username, Kind.LOCAL: name}[kind])
+    if entry is not None and entry.pw_uid == 0:
+        raise bunri.UsageError("root's files are not served: a session as root would own them all")
+    commands = _commands(c, kind)
+    home, start, at_root = _home(c, name, kind, entry)
+    writes = bool(commands & (UPLOADING | MAKING | CHANGING))
+    if at_root and writes and not c.allow_writeable_chroot:
+        _refuse_writable(home, entry)
+    place = "/" if at_root else home
+    earned = bunri.Policy(user=_user(entry), files=[bunri.fs.read(home, at=place)])
+    if writes:  # what is off costs no permission
+        earned = earned.with_(files=[bunri.fs.write(home, at=place)], file_size=FREE)
+    return Account(earned, _rights(c, name, kind, commands, start, tls), c)
+
+
+def _own(main: Config, name: str) -> Config:
+    if not main.user_config_dir:
+        return main
+    if "/" in name or name.startswith("."):
+        raise bunri.UsageError("the name is no file name")
+    return _config.for_user(main, Path(main.user_config_dir) / name)
+
+
+def _entry(name: str) -> pwd.struct_passwd | None:
+    """None: a user id of its own."""
+    if not name:
+        return None
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        raise bunri.UsageError(f"there is no user {name!r} on this system") from None
+
+
+def _user(entry: pwd.struct_passwd | None) -> bunri.User:
+    if os.geteuid() != 0:
+        return bunri.User.same()
+    if entry is None:
+        return bunri.User.dynamic()
+    return bunri.User.ids(entry.pw_uid, entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid))
+
+
+def _home(c: Config, name: str, kind: Kind, entry: pwd.struct_passwd | None) -> tuple[str, str, bool]:
+    """The folder outside, the directory to begin in, and whether the folder is the session's whole root."""
+    given = c.anon_root if kind is Kind.ANONYMOUS else c.local_root
+    home = given or (entry.pw_dir if entry is not None else "")
+    if kind is not Kind.ANONYMOUS and c.user_sub_token:
+        home = home.replace(c.user_sub_token, name)
+    jail, dot, inner = home.partition("/./")
+    at_root = kind is not Kind.LOCAL or (c.chroot_local_user != (c.chroot_list_enable and name in _listed(c)))
+    if dot and c.passwd_chroot_enable and at_root:
+        return _folder(jail), "/" + inner.strip("/"), True
+    folder = _folder(home)
+    return folder, "/" if at_root else folder, at_root
+
+
+def _folder(path: str) -> str:
+    found = os.path.realpath(path) if path else ""
+    if not os.path.isdir(found):
+        raise bunri.UsageError(f"its folder {path!r} is none")
+    return found
+
+
+def _listed(c: Config) -> set[str]:
+    return set(names_in(c.chroot_list_file))
+
+
+def names_in(file: str) -> list[str]:
+    """The names of a list file, one a line. UsageError if it cannot be read."""
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as fault:
+        raise bunri.UsageError(f"{file}: {fault}") from None
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _refuse_writable(home: str, entry: pwd.struct_passwd | None) -> None:
+    info = os.stat(home)
+    owns = entry is not None and info.st_uid == entry.pw_uid and info.st_mode & 0o200
+    if owns or info.st_mode & 0o002:
+        raise bunri.UsageError(
+            f"{home} is its root, and it may write there. Set allow_writeable_chroot=YES to allow it"
+        )
+
+
+def _commands(c: Config, kind: Kind) -> frozenset[str]:
+    commands = READING
+    if not c.dirlist_enable:
+        commands -= LISTING
+    if not c.download_enable:
+        commands -= {"RETR"}
+    if c.write_enable:
+        as_local = kind is Kind.LOCAL or (kind is Kind.GUEST and c.virtual_use_local_privs)
+        commands |= UPLOADING if as_local or c.anon_upload_enable else frozenset()
+        commands |= MAKING if as_local or c.anon_mkdir_write_enable else frozenset()
+        commands |= CHANGING if as_local or c.anon_other_write_enable else frozenset()
+        commands |= {"SITE CHMOD"} if as_local and c.chmod_enable else frozenset()
+    if not c.pasv_enable:
+        commands -= {"PASV", "EPSV"}
+    if not c.port_enable:
+        commands -= {"PORT", "EPRT"}
+    if c.cmds_allowed:
+        commands &= _list(c.cmds_allowed) | {"USER", "PASS", "QUIT"}
+    return commands - _list(c.cmds_denied)
+
+
+def _list(text: str) -> frozenset[str]:
+    return frozenset(name.strip().upper() for name in text.split(",") if name.strip())
+
+
+def _rights(c: Config, name: str, kind: Kind, commands: frozenset[str], start: str, tls: bool) -> Rights:
+    as_local = kind is Kind.LOCAL or (kind is Kind.GUEST and c.virtual_use_local_privs)
+    return Rights(
+        kind=kind,
+        user="ftp" if kind is Kind.ANONYMOUS else name,
+        start=start,
+        commands=commands,
+        writes=bool(commands & (UPLOADING | MAKING | CHANGING)),
+        overwrites=as_local or c.anon_other_write_enable,
+        world_readable_only=not as_local and c.anon_world_readable_only,
+        umask=c.local_umask if as_local else c.anon_umask,
+        file_mode=c.file_open_mode,
+        hide_ids=c.hide_ids,
+        recursive=c.ls_recurse_enable,
+        ascii_down=c.ascii_download_enable,
+        ascii_up=c.ascii_upload_enable,
+        deny=c.deny_file,
+        hide=c.hide_file,
+        download=c.download_file,
+        upload=c.upload_file,
+        rate=c.local_max_rate if as_local else c.anon_max_rate,
+        idle=c.idle_session_timeout,
+        stall=c.data_connection_timeout,
+        pasv_address=c.pasv_address,
+        log_lines=c.log_ftp_protocol,
+        tls=tls,
+        only_tls=tls and (c.force_anon_data_ssl if kind is Kind.ANONYMOUS else c.force_local_data_ssl),
+    )

@@ -1,0 +1,276 @@
+"""Runs in: the process that starts the server, and the monitor after a login; pure but for reading the files it is given.
+
+vsftpd.conf(5): the options that this server has, with vsftpd's meanings and defaults. A line is `name=value` without
+spaces, or a comment. What is unknown, senseless or not built is refused, with file, line and the nearest name: a
+server that quietly does less than its configuration says is worse than one that does not start.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import bunri
+
+# vsftpd has these as well; a configuration that sets one to something else than its default is refused.
+NOT_BUILT: dict[str, str] = {
+    "async_abor_enable": "NO", "background": "NO", "check_shell": "YES", "chown_uploads": "NO", "debug_ssl": "NO",
+    "delete_failed_uploads": "NO", "deny_email_enable": "NO", "dirmessage_enable": "NO", "force_dot_files": "NO",
+    "lock_upload_files": "YES", "mdtm_write": "YES", "no_anon_password": "NO", "no_log_lock": "NO",
+    "one_process_model": "NO", "pasv_addr_resolve": "NO", "require_cert": "NO", "run_as_launching_user": "NO",
+    "secure_email_list_enable": "NO", "session_support": "NO", "setproctitle_enable": "NO", "ssl_request_cert": "YES",
+    "ssl_sslv2": "NO", "ssl_sslv3": "NO", "ssl_tlsv1": "YES", "strict_ssl_read_eof": "NO",
+    "strict_ssl_write_shutdown": "NO", "tcp_wrappers": "NO", "text_userdb_names": "NO", "tilde_user_enable": "NO",
+    "use_localtime": "NO", "use_sendfile": "YES", "validate_cert": "NO", "chown_upload_mode": "0600",
+    "delay_successful_login": "0", "trans_chunk_size": "0", "banned_email_file": "", "ca_certs_file": "",
+    "chown_username": "root", "dsa_cert_file": "", "dsa_private_key_file": "", "email_password_file": "",
+    "message_file": ".message", "ssl_ciphers": "", "isolate": "YES", "isolate_network": "YES",
+    "seccomp_sandbox": "YES", "allow_writeable_chroot": "", "pasv_promiscuous": "NO", "port_promiscuous": "NO",
+}  # fmt: skip
+# Why, where the reason is not that nobody has written it yet.
+REASONS: dict[str, str] = {
+    "pasv_promiscuous": "data connections are with the peer of the control connection, always",
+    "port_promiscuous": "data connections are with the peer of the control connection, always",
+    "one_process_model": "the processes are the point",
+    "isolate": "the processes are always isolated",
+    "isolate_network": "the processes are always isolated",
+    "seccomp_sandbox": "the filter is always on",
+    "run_as_launching_user": "it does so by itself when root did not start it",
+    "text_userdb_names": "looking up names would load modules from within the user's root",
+    "tcp_wrappers": "use the firewall",
+}
+YES, NO = ("yes", "true", "1"), ("no", "false", "0")
+# Which option a user's own file cannot set, because it has been used by then.
+BEFORE_LOGIN = frozenset({
+    "accept_timeout", "anonymous_enable", "banner_file", "delay_failed_login", "force_anon_logins_ssl",
+    "force_local_logins_ssl", "ftp_username", "ftpd_banner", "guest_enable", "implicit_ssl", "listen", "listen_address",
+    "listen_address6", "listen_ipv6", "listen_port", "local_enable", "max_clients", "max_login_fails", "max_per_ip",
+    "nopriv_user", "pam_service_name", "require_ssl_reuse", "rsa_cert_file", "rsa_private_key_file",
+    "secure_chroot_dir", "ssl_enable", "syslog_enable", "user_config_dir", "userlist_deny", "userlist_enable",
+    "userlist_file", "virtual_passwd_file", "vsftpd_log_file", "xferlog_file",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the options say. Times in seconds, rates in bytes per second, 0 is no limit."""
+
+    # Listening.
+    listen: bool = False
+    listen_ipv6: bool = False
+    listen_address: str = ""
+    listen_address6: str = ""
+    listen_port: int = 21
+    max_clients: int = 0
+    max_per_ip: int = 0
+    ftpd_banner: str = ""
+    banner_file: str = ""
+    # Who may log in.
+    anonymous_enable: bool = False
+    ftp_username: str = "ftp"
+    local_enable: bool = False
+    guest_enable: bool = False
+    guest_username: str = "ftp"
+    virtual_use_local_privs: bool = False
+    virtual_passwd_file: str = ""  # ours: what `bunri ftpd passwd` writes; in place of PAM for guests
+    pam_service_name: str = "vsftpd"
+    userlist_enable: bool = False
+    userlist_deny: bool = True
+    userlist_file: str = "/etc/vsftpd.user_list"
+    userlist_log: bool = False
+    user_config_dir: str = ""
+    max_login_fails: int = 3
+    delay_failed_login: int = 1
+    # Where a session stands.
+    anon_root: str = ""
+    local_root: str = ""
+    user_sub_token: str = ""
+    chroot_local_user: bool = False
+    chroot_list_enable: bool = False
+    chroot_list_file: str = "/etc/vsftpd.chroot_list"
+    passwd_chroot_enable: bool = False
+    allow_writeable_chroot: bool = False
+    nopriv_user: str = "nobody"
+    secure_chroot_dir: str = "/var/run/vsftpd/empty"
+    # What a session may do.
+    write_enable: bool = False
+    download_enable: bool = True
+    dirlist_enable: bool = True
+    chmod_enable: bool = True
+    anon_upload_enable: bool = False
+    anon_mkdir_write_enable: bool = False
+    anon_other_write_enable: bool = False
+    anon_world_readable_only: bool = True
+    cmds_allowed: str = ""
+    cmds_denied: str = ""
+    deny_file: str = ""
+    hide_file: str = ""
+    download_file: str = ""
+    upload_file: str = ""
+    hide_ids: bool = False
+    ls_recurse_enable: bool = False
+    ascii_download_enable: bool = False
+    ascii_upload_enable: bool = False
+    local_umask: int = 0o077
+    anon_umask: int = 0o077
+    file_open_mode: int = 0o666
+    anon_max_rate: int = 0
+    local_max_rate: int = 0
+    # Data connections.
+    pasv_enable: bool = True
+    pasv_min_port: int = 0
+    pasv_max_port: int = 0
+    pasv_address: str = ""
+    port_enable: bool = True
+    connect_from_port_20: bool = False
+    ftp_data_port: int = 20
+    accept_timeout: int = 60
+    connect_timeout: int = 60
+    data_connection_timeout: int = 300
+    idle_session_timeout: int = 300
+    # Logs.
+    xferlog_enable: bool = False
+    xferlog_std_format: bool = False
+    xferlog_file: str = "/var/log/xferlog"
+    dual_log_enable: bool = False
+    vsftpd_log_file: str = "/var/log/vsftpd.log"
+    log_ftp_protocol: bool = False
+    syslog_enable: bool = False
+    # TLS.
+    ssl_enable: bool = False
+    implicit_ssl: bool = False
+    allow_anon_ssl: bool = False
+    force_local_logins_ssl: bool = True
+    force_local_data_ssl: bool = True
+    force_anon_logins_ssl: bool = False
+    force_anon_data_ssl: bool = False
+    require_ssl_reuse: bool = True
+    rsa_cert_file: str = "/usr/share/ssl/certs/vsftpd.pem"
+    rsa_private_key_file: str = ""
+
+
+DEFAULTS = Config()
+KINDS: dict[str, type] = {field.name: type(getattr(DEFAULTS, field.name)) for field in fields(Config)}
+del NOT_BUILT["allow_writeable_chroot"]
+
+
+def read(path: Path, given: Iterable[str] = ()) -> Config:
+    """The configuration of a file, with the `name=value` of the command line over it. UsageError for any fault."""
+    values = dict(_file(path))
+    values.update(_pair(text, f"-o{text}") for text in given)
+    values.pop("", None)
+    config = Config(**values)
+    refuse_senseless(config, str(path))
+    return config
+
+
+def shared(folder: str, port: int, given: Iterable[str] = ()) -> Config:
+    """A folder for anonymous, read-only, on the loopback, by processes with user ids of their own."""
+    values = dict(_pair(text, f"-o{text}") for text in given)
+    values.pop("", None)
+    plain = Config(
+        listen=True, listen_address="127.0.0.1", listen_port=port, anonymous_enable=True, anon_root=folder,
+        ftp_username="", ftpd_banner="bunri ftpd: ready.",
+    )  # fmt: skip
+    config = replace(plain, **values)
+    refuse_senseless(config, "--share")
+    return config
+
+
+def for_user(config: Config, path: Path) -> Config:
+    """The same with a user's own file over it; unchanged where he has none."""
+    try:
+        values = dict(_file(path))
+    except FileNotFoundError:
+        return config
+    late = sorted(set(values) & BEFORE_LOGIN)
+    if late:
+        raise bunri.UsageError(
+            f"{path}: {late[0]} has been used when a user's own file is read. Set it in the main file"
+        )
+    return replace(config, **values)
+
+
+def _file(path: Path) -> Mapping[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError) as fault:
+        raise bunri.UsageError(f"{path}: {fault}") from None
+    values: dict[str, Any] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.startswith("#"):
+            name, value = _pair(line.rstrip("\r"), f"{path}:{number}")
+            values.pop(name, None)  # the last one holds
+            values[name] = value
+    values.pop("", None)
+    return values
+
+
+def _pair(line: str, where: str) -> tuple[str, Any]:
+    name, equals, text = line.partition("=")
+    if not equals:
+        raise bunri.UsageError(f"{where}: {line!r} is no setting. Write name=value")
+    if name != name.strip():
+        raise bunri.UsageError(f"{where}: no space may stand around the name. Write {name.strip()}={text.strip()}")
+    if name in NOT_BUILT:
+        _same_as_default(name, text, where)
+        return "", None
+    if name not in KINDS:
+        close = difflib.get_close_matches(name, [*KINDS, *NOT_BUILT], n=1)
+        hint = f"Did you mean {close[0]}?" if close else "vsftpd.conf(5) has the names"
+        raise bunri.UsageError(f"{where}: there is no option {name!r}. {hint}")
+    return name, _value(name, text, where)
+
+
+def _same_as_default(name: str, text: str, where: str) -> None:
+    if text.strip().lower() in (NOT_BUILT[name].lower(), ""):
+        return
+    why = REASONS.get(name, "it is not built")
+    raise bunri.UsageError(f"{where}: bunri ftpd does not have vsftpd's option {name}: {why}. Take the line out")
+
+
+def _value(name: str, text: str, where: str) -> bool | int | str:
+    kind = KINDS[name]
+    if kind is str:
+        return text
+    if text != text.strip():
+        raise bunri.UsageError(f"{where}: no space may stand around the value. Write {name}={text.strip()}")
+    if kind is bool:
+        if text.lower() not in (*YES, *NO):
+            raise bunri.UsageError(f"{where}: {name}={text!r} is neither YES nor NO")
+        return text.lower() in YES
+    try:
+        number = int(text, 8 if text.startswith("0") else 10)
+    except ValueError:
+        raise bunri.UsageError(f"{where}: {name}={text!r} is no number (with a first 0: octal)") from None
+    if not 0 <= number < 1 << 32:
+        raise bunri.UsageError(f"{where}: {name}={text} is out of range")
+    return number
+
+
+def refuse_senseless(config: Config, where: str) -> None:
+    """Settings that contradict each other, or would let nobody in."""
+    c = config
+    sentences = {
+        "listen and listen_ipv6 exclude each other. Keep one": c.listen and c.listen_ipv6,
+        "nobody could log in. Set anonymous_enable=YES or local_enable=YES": not (c.anonymous_enable or c.local_enable),
+        "guest_enable=YES needs local_enable=YES": c.guest_enable and not c.local_enable,
+        "virtual_passwd_file needs guest_enable=YES": bool(c.virtual_passwd_file) and not c.guest_enable,
+        "implicit_ssl=YES needs ssl_enable=YES": c.implicit_ssl and not c.ssl_enable,
+        "listen_port is above 65535": c.listen_port > 65535,
+        "ftp_data_port is above 65535": c.ftp_data_port > 65535,
+        "pasv_max_port is above 65535": c.pasv_max_port > 65535,
+        "pasv_min_port is above pasv_max_port": bool(c.pasv_max_port) and c.pasv_min_port > c.pasv_max_port,
+        "pasv_enable=NO and port_enable=NO leave no way for data": not (c.pasv_enable or c.port_enable),
+        "local_umask is above 0777": c.local_umask > 0o777,
+        "anon_umask is above 0777": c.anon_umask > 0o777,
+        "idle_session_timeout must be at least 1": c.idle_session_timeout < 1,
+    }
+    for sentence, holds in sentences.items():
+        if holds:
+            raise bunri.UsageError(f"{where}: {sentence}")

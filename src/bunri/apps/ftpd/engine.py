@@ -1,0 +1,312 @@
+# pyright: basic, reportMissingTypeStubs=false, reportMissingModuleSource=false
+"""Runs in: the session worker, after confinement. pyftpdlib as the engine of the protocol, with three things changed.
+
+Data connections come from the monitor as descriptors, when a transfer begins and not before; a call to the monitor
+blocks, which is right where one process serves one peer. Nothing is looked up by name: neither users and groups (the
+C library would load modules from within the root) nor hosts. And what the configuration leaves out is not there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
+
+from pyftpdlib.handlers import DTPHandler, FTPHandler, ThrottledDTPHandler
+from pyftpdlib.handlers.ftp.producers import BufferedIteratorProducer
+from pyftpdlib.ioloop import IOLoop
+
+import bunri
+from bunri.apps.ftpd.files import Files
+from bunri.apps.ftpd.messages import Data, Kind, Log, NoData, Rights, Transfer
+from bunri.apps.ftpd.patterns import matches
+
+LOWEST_PORT = 1024
+PERMISSIONS = {"CWD": "e", "LIST": "l", "RETR": "r", "APPE": "a", "DELE": "d", "RNFR": "f", "MKD": "m", "STOR": "w",
+               "SITE CHMOD": "M", "MFMT": "T"}  # fmt: skip
+LOGGED = {"DELE": "DELETE", "RNTO": "RENAME", "MKD": "MKDIR", "XMKD": "MKDIR", "RMD": "RMDIR", "XRMD": "RMDIR",
+          "SITE CHMOD": "CHMOD", "MFMT": "MFMT"}  # fmt: skip
+ERRORS = "surrogateescape"  # names that are no UTF-8 go through as they are
+
+
+class Authorizer:
+    """What pyftpdlib asks about permissions. `Engine` has refused what is not allowed; the kernel decides besides."""
+
+    def __init__(self, rights: Rights) -> None:
+        self._perms = "".join(sign for name, sign in PERMISSIONS.items() if name in rights.commands)
+
+    def has_perm(self, username: str, perm: str, path: str | None = None) -> bool:
+        return True
+
+    def get_perms(self, username: str) -> str:
+        return self._perms
+
+    def get_msg_quit(self, username: str) -> str:
+        return "Goodbye."
+
+    def impersonate_user(self, username: str, password: str) -> None:
+        """The worker is nobody else."""
+
+    def terminate_impersonation(self, username: str) -> None:
+        """The worker stays who it is."""
+
+
+class Server:
+    """What the handler asks of its server: nothing that counts here."""
+
+    def __init__(self) -> None:
+        self.ip_map: list[str] = []
+
+
+class Engine(FTPHandler):
+    """The handler of one control connection, logged in from the start."""
+
+    proto_cmds: ClassVar[dict[str, Any]] = {name: how for name, how in FTPHandler.proto_cmds.items() if name != "REIN"}
+    tcp_no_delay = False  # set by the monitor: a worker sets no options
+    unicode_errors = ERRORS
+
+    @classmethod
+    def prepare(cls) -> None:
+        """What would else be imported or set up in the confined worker."""
+        logger = logging.getLogger("pyftpdlib")
+        logger.setLevel(logging.WARNING)
+        logger.addHandler(logging.NullHandler())
+        "".encode("idna")
+
+    def __init__(self, control: socket.socket, data: Data, log: Log, rights: Rights, ahead: bytes, loop: Any) -> None:
+        self._data = data
+        self._log = log
+        self._rights = rights
+        self._sent_ahead = ahead
+        self._port: int | None = None  # 0: the peer comes to us
+        self._ascii = False
+        self._flags = ""
+        self.data_channel: Any = None
+        self.timeout = rights.idle
+        self.authorizer = Authorizer(rights)
+        self.dtp_handler = _dtp_handler(rights)
+        super().__init__(control, Server(), ioloop=loop)
+        self.authenticated = True
+        self.username = rights.user
+        self.fs = Files(rights, self)
+
+    def begin(self) -> None:
+        """The answer to the password, and then the commands that came with it."""
+        self.respond("230 Login successful.")
+        if self._sent_ahead:
+            self.handle_read()
+
+    def recv(self, buffer_size: int) -> bytes:
+        if self._sent_ahead:
+            data, self._sent_ahead = self._sent_ahead, b""
+            return data
+        more: bytes = super().recv(buffer_size)
+        return more
+
+    def push(self, data: str) -> None:
+        super(FTPHandler, self).push(data.encode("utf-8", ERRORS))
+
+    # What is allowed.
+
+    def pre_process_command(self, line: str, cmd: str, arg: str) -> None:
+        if cmd in ("LIST", "NLST"):
+            words = arg.split(" ")
+            while words and words[0].startswith("-"):
+                words.pop(0)
+            self._flags = arg[: len(arg) - len(" ".join(words))]
+            line, arg = f"{cmd} {' '.join(words)}", " ".join(words)
+        super().pre_process_command(line, cmd, arg)
+
+    def process_command(self, cmd: str, *args: str, **kwargs: Any) -> None:
+        if cmd not in self._rights.commands or self._is_denied(cmd, args):
+            self.respond("550 Permission denied.")
+            return
+        self._current_type = "a" if self._ascii and self._honours_ascii(cmd) else "i"
+        super().process_command(cmd, *args, **kwargs)
+
+    def _is_denied(self, cmd: str, args: tuple[str, ...]) -> bool:
+        r, path = self._rights, args[0] if args else ""
+        if self.proto_cmds[cmd]["perm"] is None or not path:
+            return False
+        wrong_up = cmd in ("STOR", "STOU", "APPE") and r.upload and not matches(r.upload, os.path.basename(path))
+        wrong_down = cmd == "RETR" and r.download and not matches(r.download, os.path.basename(path))
+        return matches(r.deny, path) or bool(wrong_up or wrong_down)
+
+    def _honours_ascii(self, cmd: str) -> bool:
+        return self._rights.ascii_up if cmd in ("STOR", "STOU", "APPE") else self._rights.ascii_down
+
+    def ftp_TYPE(self, line: str) -> None:
+        super().ftp_TYPE(line)
+        if self._last_response.startswith("200"):
+            self._ascii = line[:1] in "aA"
+
+    # Who is logged in stays so.
+
+    def ftp_USER(self, line: str) -> None:
+        guest = self._rights.kind is Kind.ANONYMOUS
+        self.respond("530 Can't change from guest user." if guest else "530 Can't change to another user.")
+
+    def ftp_PASS(self, line: str) -> None:
+        self.respond("230 Already logged in.")
+
+    # Listings.
+
+    def ftp_LIST(self, path: str) -> None:
+        self._list(path, "LIST", lambda folder, names: self.fs.format_list(folder, names))
+
+    def ftp_NLST(self, path: str) -> None:
+        def lines(folder: str, names: list[str]) -> Any:
+            base = self.fs.cwd if folder != path else path
+            prefix = os.path.relpath(folder, base) + "/" if folder != base else ""
+            return (f"{prefix}{name}\r\n".encode("utf-8", ERRORS) for name in names)
+
+        self._list(path, "NLST", lines)
+
+    def _list(self, path: str, cmd: str, lines: Callable[[str, list[str]], Any]) -> None:
+        flags, self._flags = self._flags, ""
+        try:
+            if os.path.isdir(path):
+                found = self.fs.below(path, flags)
+            else:
+                folder, last = os.path.split(path)
+                found = [(folder, self._named(folder, last, flags))]
+            iterator = (line for folder, names in list(found) for line in lines(folder, names))
+        except OSError as fault:
+            self.respond(f"550 {fault.strerror}.")
+            return
+        self.push_dtp_data(BufferedIteratorProducer(iterator), isproducer=True, cmd=cmd)
+
+    def _named(self, folder: str, last: str, flags: str) -> list[str]:
+        if os.path.lexists(os.path.join(folder, last)):
+            return [last]
+        if not any(sign in last for sign in "*?["):
+            return []
+        return sorted(name for name in self.fs.listed(folder, flags) if fnmatchcase(name, last))
+
+    # Data connections.
+
+    def _make_epasv(self, extmode: bool = False) -> None:
+        self._forget_data()
+        here: Any = self.socket
+        address = here.getsockname()[0].removeprefix("::ffff:")
+        if ":" in address and not extmode:
+            self.respond("425 PASV has no room for an IPv6 address. Use EPSV.")
+            return
+        try:
+            port = bunri.call(self._data.listen).result()
+        except NoData as fault:
+            self.respond(f"425 {fault}")
+            return
+        self._port = 0
+        if extmode:
+            self.respond(f"229 Entering Extended Passive Mode (|||{port}|)")
+            return
+        shown = (self._rights.pasv_address or address).replace(".", ",")
+        self.respond(f"227 Entering Passive Mode ({shown},{port >> 8},{port & 255}).")
+
+    def _make_eport(self, ip: str, port: int) -> None:
+        if ip != self.remote_ip.removeprefix("::ffff:") or port < LOWEST_PORT:
+            self.respond("500 Illegal PORT command.")  # said early; the monitor would not do it
+            return
+        self._forget_data()
+        self._port = port
+        self.respond("200 PORT command successful. Consider using PASV.")
+
+    def _forget_data(self) -> None:
+        if self.data_channel is not None:
+            self.data_channel.close()
+            self.data_channel = None
+        self._port = None
+
+    def _has_data(self) -> bool:
+        if self._port is None and self.data_channel is None:
+            self.respond("425 Use PORT or PASV first.")
+            return False
+        return True
+
+    def push_dtp_data(self, data: Any, isproducer: bool = False, file: Any = None, cmd: str | None = None) -> None:
+        if not self._has_data():
+            if file is not None:
+                file.close()
+            return
+        super().push_dtp_data(data, isproducer=isproducer, file=file, cmd=cmd)
+        if self.data_channel is None:
+            self._fetch_data_channel(file)
+
+    def ftp_STOR(self, file: str, mode: str = "w") -> None:
+        if self._has_data():
+            super().ftp_STOR(file, mode)
+            self._fetch_for_upload()
+
+    def ftp_STOU(self, line: str) -> None:
+        if self._has_data():
+            super().ftp_STOU(line)
+            self._fetch_for_upload()
+
+    def _fetch_for_upload(self) -> None:
+        if self._in_dtp_queue is not None and self.data_channel is None:
+            self._fetch_data_channel(self._in_dtp_queue[0])
+
+    def _fetch_data_channel(self, file: Any) -> None:
+        port, self._port = self._port, None
+        try:
+            ask = bunri.call(self._data.connect, port) if port else bunri.call(self._data.accept)
+            connection = ask.result()
+        except NoData as fault:
+            self._out_dtp_queue = self._in_dtp_queue = None
+            if file is not None:
+                file.close()
+            self.respond(f"425 {fault}")
+            return
+        connection.setblocking(False)
+        self.data_channel = self.dtp_handler(connection, self)
+        self._on_dtp_connection()
+
+    # The log.
+
+    def log_transfer(self, cmd: str, filename: str, receive: bool, completed: bool, elapsed: float, bytes: int) -> None:
+        action = "UPLOAD" if receive else "DOWNLOAD"
+        ascii = self._current_type == "a"
+        self._logged(Transfer(action, _text(filename), completed, bytes, elapsed, ascii))
+
+    def log_cmd(self, cmd: str, arg: str, respcode: int, respstr: str) -> None:
+        if cmd in LOGGED:
+            self._logged(Transfer(LOGGED[cmd], _text(arg), respcode < 400))
+
+    def _logged(self, what: Transfer) -> None:
+        bunri.call(self._log.transfer, what).result()
+
+    def logline(self, msg: str, logfun: Any = None) -> None:
+        if self._rights.log_lines:
+            bunri.call(self._log.line, _text(msg)).result()
+
+    def respond(self, resp: str, logfun: Any = None) -> None:
+        self._last_response = resp
+        self.push(resp + "\r\n")
+        self.logline(f"-> {resp}")
+
+
+def _text(path: str) -> str:
+    """A name as a message can carry it."""
+    return path.encode("utf-8", ERRORS).decode("utf-8", "backslashreplace")
+
+
+def _dtp_handler(rights: Rights) -> Any:
+    base = ThrottledDTPHandler if rights.rate else DTPHandler
+    more = {"read_limit": rights.rate, "write_limit": rights.rate} if rights.rate else {}
+    return type("Transfer", (base,), {"timeout": rights.stall, **more})
+
+
+def drive(control: socket.socket, data: Data, log: Log, rights: Rights, sent_ahead: bytes) -> None:
+    """Serve the peer until he leaves."""
+    os.umask(rights.umask)
+    control.setblocking(False)
+    loop = IOLoop()
+    try:
+        Engine(control, data, log, rights, sent_ahead, loop).begin()
+        loop.loop()
+    finally:
+        loop.close()

@@ -1,0 +1,107 @@
+# pyright: basic, reportMissingTypeStubs=false, reportMissingModuleSource=false, reportIncompatibleMethodOverride=false
+"""Runs in: the session worker, after confinement. The file system as a session shows it.
+
+The kernel decides what can be reached: the root, the user, the filter. What stands here besides is what the
+configuration asks for: hidden names, modes of new files, numbers instead of names of owners.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from typing import Any
+
+from pyftpdlib.exceptions import FilesystemError
+from pyftpdlib.filesystems import AbstractedFS
+
+from bunri.apps.ftpd.messages import Rights
+from bunri.apps.ftpd.patterns import matches
+
+NEW = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+HOW = {"wb": NEW | os.O_TRUNC, "ab": NEW | os.O_APPEND, "r+b": os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK}
+
+
+class Files(AbstractedFS):
+    """The worker's own root."""
+
+    def __init__(self, rights: Rights, handler: Any) -> None:
+        super().__init__("/", handler)
+        self._rights = rights
+        self.cwd = rights.start
+
+    def validpath(self, path: str) -> bool:
+        """There is nothing outside of the root."""
+        return True
+
+    def open(self, filename: str, mode: str) -> OpenFile:
+        """Regular files only: a device or a pipe would hang the session. New ones with the configured mode."""
+        r = self._rights
+        if mode == "rb":
+            number = os.open(filename, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+        elif r.overwrites:
+            number = os.open(filename, HOW[mode], r.file_mode)
+        elif mode == "wb":
+            number = os.open(filename, NEW | os.O_EXCL, r.file_mode)
+        else:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        try:
+            info = os.fstat(number)
+            if not stat.S_ISREG(info.st_mode):
+                raise FilesystemError("Not a regular file")
+            if mode == "rb" and r.world_readable_only and not info.st_mode & stat.S_IROTH:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            os.set_blocking(number, True)
+            return OpenFile(number, mode, filename)
+        except BaseException:
+            os.close(number)
+            raise
+
+    def listdir(self, path: str) -> list[str]:
+        return [name for name in os.listdir(path) if not matches(self._rights.hide, name)]
+
+    def listed(self, path: str, flags: str) -> list[str]:
+        """The names that LIST and NLST show."""
+        names = self.listdir(path)
+        return [".", "..", *names] if "a" in flags else [name for name in names if not name.startswith(".")]
+
+    def below(self, path: str, flags: str) -> Iterable[tuple[str, list[str]]]:
+        """The folder and, with -R where that is allowed, those beneath it, without following links."""
+        names = sorted(self.listed(path, flags))
+        yield path, names
+        if "R" in flags and self._rights.recursive:
+            for name in names:
+                inner = os.path.join(path, name)
+                if name not in (".", "..") and not os.path.islink(inner) and os.path.isdir(inner):
+                    try:
+                        yield from self.below(inner, flags)
+                    except OSError:
+                        continue  # it may not be read: ls(1) goes on, too
+
+    def get_user_by_uid(self, uid: int) -> str:
+        return "ftp" if self._rights.hide_ids else str(uid)
+
+    def get_group_by_gid(self, gid: int) -> str:
+        return "ftp" if self._rights.hide_ids else str(gid)
+
+
+class OpenFile:
+    """An open file that knows its name; the engine asks for it when the transfer has ended."""
+
+    def __init__(self, number: int, mode: str, name: str) -> None:
+        self._file = os.fdopen(number, mode if mode != "ab" else "wb", buffering=0)
+        self.name = name
+        self.fileno = self._file.fileno
+        self.read, self.seek, self.tell = self._file.read, self._file.seek, self._file.tell
+        self.close = self._file.close
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def write(self, chunk: bytes) -> None:
+        """All of it: a raw file may take less, and the next try says why."""
+        left = memoryview(chunk)
+        while left:
+            left = left[self._file.write(left) :]

@@ -1,0 +1,137 @@
+"""Runs in: every process of the server; interfaces and values only. All that crosses between its processes.
+
+No message to the monitor carries an address, an identity or a path to act on: those are the monitor's own.
+"""
+
+from __future__ import annotations
+
+import socket
+from abc import abstractmethod
+from dataclasses import dataclass
+from enum import Enum
+
+import bunri
+
+
+class Ask(Enum):
+    """What a user name is answered with."""
+
+    PASSWORD = "password"
+    DENIED = "denied"
+    NEEDS_TLS = "needs tls"
+
+
+class Kind(Enum):
+    """What a login is."""
+
+    ANONYMOUS = "anonymous"
+    LOCAL = "local"
+    GUEST = "guest"
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What the pre-login worker says and offers."""
+
+    banner: str
+    attempts: int  # passwords; the monitor counts for itself
+    tls: bool = False
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What a session does for its peer. Its user, its root and its filter decide besides."""
+
+    kind: Kind
+    user: str
+    start: str  # the directory it begins in
+    commands: frozenset[str]  # those it understands
+    writes: bool = False
+    overwrites: bool = False
+    world_readable_only: bool = False
+    umask: int = 0o077
+    file_mode: int = 0o666
+    hide_ids: bool = False
+    recursive: bool = False
+    ascii_down: bool = False
+    ascii_up: bool = False
+    deny: str = ""
+    hide: str = ""
+    download: str = ""
+    upload: str = ""
+    rate: int = 0
+    idle: int = 300
+    stall: int = 300
+    pasv_address: str = ""
+    log_lines: bool = False
+    tls: bool = False  # PROT P can be had
+    only_tls: bool = False  # and nothing else
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What a session says that it did. For the log."""
+
+    action: str  # DOWNLOAD, UPLOAD, MKDIR, DELETE, RENAME ...
+    path: str
+    complete: bool
+    size: int = 0
+    seconds: float = 0.0
+    ascii: bool = False
+
+
+@dataclass
+class NoData(Exception):
+    """There is no data connection."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Login(bunri.Service):
+    """What a peer that has not logged in may ask for."""
+
+    @abstractmethod
+    @bunri.limit(size="1K")
+    async def user(self, name: str) -> Ask:
+        """Whether a password of this user would be looked at."""
+
+    @abstractmethod
+    @bunri.limit(size="1K")
+    async def password(self, user: str, password: bunri.Secret) -> bool:
+        """Whether this password logs this user in. A no comes late. One too many ends the worker."""
+
+
+class Data(bunri.Service):
+    """Data connections, to and from the peer of the control connection and nobody else."""
+
+    @abstractmethod
+    @bunri.raises(NoData)
+    async def listen(self) -> int:
+        """Wait for the peer on a free port; the port. What was waited for before is forgotten."""
+
+    @abstractmethod
+    @bunri.raises(NoData)
+    async def accept(self) -> socket.socket:
+        """The peer's connection to the port."""
+
+    @abstractmethod
+    @bunri.raises(NoData)
+    async def connect(self, port: int) -> socket.socket:
+        """A connection to a port of the peer."""
+
+
+class Log(bunri.Service):
+    """Lines of the log. Who and from where stands in them already."""
+
+    @abstractmethod
+    @bunri.limit(size="32K")
+    async def transfer(self, what: Transfer) -> None:
+        """Something was done to a file, or failed."""
+
+    @abstractmethod
+    @bunri.limit(size="32K")
+    async def line(self, text: str) -> None:
+        """A command or an answer."""

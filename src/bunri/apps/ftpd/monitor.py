@@ -1,0 +1,275 @@
+"""Runs in: the monitor, with the rights of whoever started it. Accepts, starts workers, decides logins.
+
+It reads no byte that a peer sends. What it decides, it decides from what it saw itself: the peer's address is that of
+its own accept, attempts are counted here, and no message carries an address or a path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import bunri
+from bunri.apps.ftpd.accounts import Account, account, names_in
+from bunri.apps.ftpd.auth import LONGEST, Pam, Passwords
+from bunri.apps.ftpd.broker import DataHere
+from bunri.apps.ftpd.config import Config
+from bunri.apps.ftpd.logs import LogHere, Logs
+from bunri.apps.ftpd.messages import Ask, Greeting, Kind, Login
+from bunri.apps.ftpd.prelogin import PreLogin
+from bunri.apps.ftpd.session import Session
+
+log = logging.getLogger("bunri.ftpd")
+ANONYMOUS = ("anonymous", "ftp")
+
+
+class LoginHere(Login):
+    """The logins of one connection: `account` is what it earned."""
+
+    def __init__(self, config: Config, peer: str, logs: Logs) -> None:
+        self._config = config
+        self._peer = peer
+        self._logs = logs
+        self._tried = 0
+        self.account: Account | None = None
+
+    async def user(self, name: str) -> Ask:
+        c = self._config
+        if c.userlist_enable and (name in names_in(c.userlist_file)) == c.userlist_deny:
+            return Ask.DENIED
+        return Ask.PASSWORD
+
+    async def password(self, user: str, password: bunri.Secret) -> bool:
+        self._tried += 1
+        if self.account is not None or self._tried > self._config.max_login_fails:
+            raise bunri.Misbehaved("it asked for one login more than there are")
+        kind = self._kind(user)
+        if await self.user(user) is Ask.PASSWORD and await self._right(kind, user, password):
+            try:
+                self.account = account(self._config, user, kind, tls=False)
+            except (bunri.UsageError, OSError) as fault:
+                log.warning("%s: the login was right, and the account is not: %s", self._peer, fault)
+        self._logs.event(self._peer, "OK LOGIN" if self.account else "FAIL LOGIN", user)
+        if self.account is None:
+            await asyncio.sleep(self._config.delay_failed_login)
+        return self.account is not None
+
+    def _kind(self, user: str) -> Kind:
+        if self._config.anonymous_enable and user.lower() in ANONYMOUS:
+            return Kind.ANONYMOUS
+        return Kind.GUEST if self._config.guest_enable else Kind.LOCAL
+
+    async def _right(self, kind: Kind, user: str, password: bunri.Secret) -> bool:
+        c = self._config
+        if kind is Kind.ANONYMOUS:
+            return True
+        if not c.local_enable or not _is_name(user) or len(password.reveal()) > LONGEST:
+            return False
+        try:
+            if c.virtual_passwd_file:
+                with bunri.File.open(c.virtual_passwd_file, "rb") as file:
+                    async with Passwords.start() as passwords:
+                        return await bunri.call(passwords.check, file, user, password)
+            async with Pam.start() as pam:
+                return await bunri.call(pam.check, c.pam_service_name, user, password, self._peer)
+        except (bunri.PeerError, OSError) as fault:  # a process that was killed has said no
+            log.warning("%s: no answer about a password: %s", self._peer, _first_line(fault))
+            return False
+
+
+@dataclass
+class Server:
+    """One listener and the connections that came through it."""
+
+    config: Config
+    listener: socket.socket
+    reload: Callable[[], Config] | None = None
+    drain: float = 10.0  # seconds that sessions have to end by themselves
+    _from: Counter[str] = field(default_factory=Counter[str])
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+
+    def __post_init__(self) -> None:
+        self._logs = Logs(self.config)
+        self._banner = banner(self.config)
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Until SIGTERM, when sessions have `drain` seconds to end, or SIGINT. SIGHUP: new connections read anew."""
+        loop = asyncio.get_running_loop()
+        accepting = loop.create_task(self._accept())
+        loop.add_signal_handler(signal.SIGTERM, accepting.cancel)
+        loop.add_signal_handler(signal.SIGINT, self._end_at_once, accepting)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        ready()
+        try:
+            with suppress(asyncio.CancelledError):
+                await accepting
+            self.listener.close()
+            log.info("ends; %d connections have %g seconds", len(self._tasks), self.drain)
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=self.drain)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._logs.close()
+
+    def _end_at_once(self, accepting: asyncio.Task[None]) -> None:
+        self.drain = 0.0
+        accepting.cancel()
+        for task in self._tasks:
+            task.cancel()
+
+    def _reload(self) -> None:
+        if self.reload is None:
+            return
+        try:
+            config = self.reload()
+            text = banner(config)
+            self._logs.open(config)
+        except (bunri.UsageError, OSError) as fault:
+            log.error("the old configuration stays: %s", fault)
+            return
+        self.config, self._banner = config, text
+        log.info("the configuration was read again")
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.listener.setblocking(False)
+        while True:
+            try:
+                control, address = await loop.sock_accept(self.listener)
+            except OSError as fault:  # no descriptor left, or the peer is gone already
+                log.warning("accept: %s", fault.strerror)
+                await asyncio.sleep(0.1)
+                continue
+            peer = address[0].removeprefix("::ffff:")
+            if full := self._full(peer):
+                _turn_away(control, full)
+                continue
+            self._from[peer] += 1
+            task = loop.create_task(self._connection(control, peer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _full(self, peer: str) -> str | None:
+        c = self.config
+        if c.max_clients and len(self._tasks) >= c.max_clients:
+            return "There are too many connected users, please try later."
+        if c.max_per_ip and self._from[peer] >= c.max_per_ip:
+            return "There are too many connections from your internet address."
+        return None
+
+    async def _connection(self, control: socket.socket, peer: str) -> None:
+        try:
+            with control:
+                await self._talk(control, peer)
+        except bunri.BunriError as fault:  # it ends here: the others never notice
+            log.warning("%s: %s", peer, _first_line(fault))
+        except OSError as fault:
+            log.info("%s: %s", peer, fault.strerror)
+        finally:
+            self._from[peer] -= 1
+            if not self._from[peer]:
+                del self._from[peer]
+
+    async def _talk(self, control: socket.socket, peer: str) -> None:
+        config, logs = self.config, self._logs
+        control.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        control.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # ABOR comes with urgent bytes before it
+        logs.event(peer, "CONNECT")
+        login = LoginHere(config, peer, logs)
+        async with PreLogin.start(control, login, Greeting(self._banner, config.max_login_fails)) as pre:
+            sent_ahead = await bunri.call(pre.talk)
+        if login.account is None or sent_ahead is None:
+            return
+        rights, data = login.account.rights, DataHere(control, login.account.config)
+        mine = login.account.policy(Session.policy)
+        try:
+            async with Session.start_under(mine, control, data, LogHere(logs, peer, rights), rights, sent_ahead) as it:
+                await bunri.call(it.serve)
+        finally:
+            data.close()
+
+
+def banner(config: Config) -> str:
+    """What a peer is greeted with. UsageError if its file cannot be read."""
+    if config.banner_file:
+        try:
+            return Path(config.banner_file).read_text(encoding="utf-8").rstrip("\n")
+        except (OSError, UnicodeDecodeError) as fault:
+            raise bunri.UsageError(f"banner_file {config.banner_file}: {fault}") from None
+    return config.ftpd_banner or "(bunri ftpd)"
+
+
+def _is_name(user: str) -> bool:
+    """What may be asked about: as in vsftpd, no space, nothing unprintable, an ordinary first character."""
+    first = user[:1].isalnum() or user[:1] in ("_", ".")
+    return first and len(user.encode()) <= LONGEST and user.isprintable() and " " not in user
+
+
+def _first_line(fault: BaseException) -> str:
+    return bunri.printable(str(fault).partition("\n")[0], limit=300)
+
+
+def _turn_away(control: socket.socket, why: str) -> None:
+    with control:
+        control.setblocking(False)
+        try:
+            control.send(f"421 {why}\r\n".encode())
+        except OSError as fault:
+            log.info("turned away, and gone: %s", fault.strerror)
+
+
+def listener_for(config: Config) -> socket.socket:
+    """The socket that systemd handed over (sd_listen_fds(3)), or one on the configured address."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+        return socket.socket(fileno=3)
+    if not (config.listen or config.listen_ipv6):
+        raise bunri.UsageError("listen=NO means inetd, which is not built. Set listen=YES, or use a systemd socket")
+    if config.listen_ipv6:
+        made = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        address = config.listen_address6 or "::"
+    else:
+        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        address = config.listen_address or "0.0.0.0"  # vsftpd's meaning of listen=YES
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((address, config.listen_port))
+        made.listen(256)
+    except OSError as fault:
+        made.close()
+        raise bunri.UsageError(f"cannot listen on {address} port {config.listen_port}: {fault.strerror}") from None
+    return made
+
+
+def notify(text: str) -> None:
+    """Tell systemd (sd_notify(3)), where it asked to be told."""
+    if path := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as it:
+            it.sendto(text.encode(), "\0" + path[1:] if path.startswith("@") else path)
+
+
+def serve(
+    config: Config, ready: Callable[[int], None], reload: Callable[[], Config] | None = None, drain: float = 10.0
+) -> None:
+    """Serve until a signal ends it. `ready` is told the port."""
+    if config.local_enable and os.geteuid() != 0 and not config.virtual_passwd_file:
+        raise bunri.UsageError("local users need a server that root starts. Set local_enable=NO, or use virtual users")
+    bunri.prepare(PreLogin, Session, *((Passwords,) if config.virtual_passwd_file else ()))
+    with listener_for(config) as listener:
+        number = listener.getsockname()[1]
+
+        def said() -> None:
+            notify("READY=1")
+            ready(number)
+
+        asyncio.run(Server(config, listener, reload, drain).run(said))

@@ -1,0 +1,123 @@
+"""Runs in: the pre-login worker; its own uid, an empty root, no network. A stranger's bytes in, yes or no out.
+
+It holds the control socket and a `Login`, and learns nothing from it but yes or no. With a yes it ends: the session is
+another process, which gets the bytes that the peer sent ahead.
+"""
+
+from __future__ import annotations
+
+import socket
+
+import bunri
+from bunri.apps.ftpd.messages import Ask, Greeting, Login
+
+LONGEST = 400  # bytes of a command line
+FEATURES = ("EPRT", "EPSV", "MDTM", "MLST type*;perm*;size*;modify*;unique*;", "REST STREAM", "SIZE", "TVFS", "UTF8")
+
+
+class PreLogin(bunri.Compartment):
+    """Talks to a peer until he has logged in."""
+
+    policy = bunri.Policy(memory="64M", cpu="2s", wall="60s", open_files=16)
+
+    def __init__(self, control: socket.socket, login: Login, greeting: Greeting) -> None:
+        self._control = control
+        self._login = login
+        self._greeting = greeting
+        self._buffer = b""
+        self._user = ""
+        self._failed = 0
+
+    async def talk(self) -> bytes | None:
+        """Until login: the bytes that the peer sent ahead. None: he left."""
+        self._control.setblocking(True)
+        self._greet()
+        while (line := self._line()) is not None:
+            word, _, argument = line.partition(" ")
+            word = word.upper()
+            if word == "QUIT":
+                self._say(221, "Goodbye.")
+                return None
+            if word != "PASS":
+                self._answer(word, argument)
+            elif self._logged_in(argument):
+                return self._buffer
+            elif self._failed >= self._greeting.attempts:
+                return None
+        return None
+
+    def _greet(self) -> None:
+        *before, last = self._greeting.banner.split("\n")
+        self._send("".join(f"220-{line}\r\n" for line in before) + f"220 {last}\r\n")
+
+    def _answer(self, word: str, argument: str) -> None:
+        match word:
+            case "USER" if argument:
+                self._named(argument)
+            case "USER":
+                self._say(501, "USER needs a name.")
+            case "FEAT":
+                self._send("211-Features:\r\n" + "".join(f" {name}\r\n" for name in FEATURES) + "211 End\r\n")
+            case "OPTS" if argument.upper() in ("UTF8 ON", "UTF-8 ON"):
+                self._say(200, "Always in UTF8 mode.")
+            case "OPTS":
+                self._say(501, "Option not understood.")
+            case "SYST":
+                self._say(215, "UNIX Type: L8")
+            case "NOOP":
+                self._say(200, "NOOP ok.")
+            case _:
+                self._say(530, "Please login with USER and PASS.")
+
+    def _named(self, user: str) -> None:
+        self._user = ""
+        try:
+            ask = bunri.call(self._login.user, user).result()
+        except bunri.UsageError:
+            ask = Ask.PASSWORD  # no name that a message could carry: nobody's
+        if ask is Ask.DENIED:
+            self._say(530, "Permission denied.")
+        else:
+            self._user = user
+            self._say(331, "Please specify the password.")
+
+    def _logged_in(self, password: str) -> bool:
+        if not self._user:
+            self._say(503, "Login with USER first.")
+            return False
+        user, self._user = self._user, ""
+        try:
+            yes = bunri.call(self._login.password, user, bunri.Secret(password)).result()
+        except bunri.UsageError:
+            yes = False  # no name that a message could carry is a user's
+        if not yes:
+            self._failed += 1
+            self._say(530, "Login incorrect.")
+        return yes
+
+    def _line(self) -> str | None:
+        """The next line; None at the end, or when what comes is no command line."""
+        while b"\n" not in self._buffer and len(self._buffer) <= LONGEST:
+            try:
+                more = self._control.recv(LONGEST)
+            except OSError:
+                return None
+            if not more:
+                return None
+            self._buffer += more
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        if len(line) > LONGEST:
+            self._say(500, "Input line too long.")
+            return None
+        return line.rstrip(b"\r").decode("utf-8", "replace")
+
+    def _say(self, code: int, text: str) -> None:
+        self._send(f"{code} {text}\r\n")
+
+    def _send(self, text: str) -> None:
+        left = memoryview(text.encode())
+        while left:
+            try:
+                left = left[self._control.send(left) :]
+            except OSError:
+                return  # he is gone: the next read says so

@@ -1,0 +1,41 @@
+"""Runs in: the session worker; the user's id, his folder as its root, no network. Talks to a peer who has logged in.
+
+It holds the control socket, a `Data` that gives connections to that peer only, and a `Log`.
+"""
+
+from __future__ import annotations
+
+import socket
+
+import bunri
+from bunri.apps.ftpd.engine import Engine, drive
+from bunri.apps.ftpd.messages import Data, Log, Rights
+
+
+class Session(bunri.Compartment):
+    """A session, from login to its end."""
+
+    policy = bunri.Policy(
+        user=bunri.AT_START,
+        files=bunri.AT_START,
+        file_size=bunri.AT_START,
+        memory="256M",
+        cpu=None,
+        open_files=64,
+        syscalls=("sendfile",),  # a file goes out without a copy in this process
+    )
+
+    @classmethod
+    def warm_up(cls) -> None:
+        Engine.prepare()
+
+    def __init__(self, control: socket.socket, data: Data, log: Log, rights: Rights, sent_ahead: bytes) -> None:
+        self._control = control
+        self._data = data
+        self._log = log
+        self._rights = rights
+        self._sent_ahead = sent_ahead
+
+    async def serve(self) -> None:
+        """Until the peer leaves. It blocks this process's loop: nobody else is served here."""
+        drive(self._control, self._data, self._log, self._rights, self._sent_ahead)

@@ -1,0 +1,119 @@
+"""A server as a process of its own, as a user starts it, and the accounts that tests log in to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ftplib import FTP
+from pathlib import Path
+
+import pytest
+
+ROOT = os.getuid() == 0
+
+
+@dataclass
+class Served:
+    """A running server."""
+
+    process: subprocess.Popen[str]
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"ftp://127.0.0.1:{self.port}"
+
+    def login(self, user: str = "anonymous", password: str = "x@") -> FTP:
+        ftp = FTP(timeout=20, encoding="utf-8")
+        try:
+            ftp.connect("127.0.0.1", self.port)
+            ftp.login(user, password)
+        except BaseException:
+            ftp.close()
+            raise
+        return ftp
+
+    def says(self, text: str, seconds: float = 10) -> bool:
+        """Whether the text comes to stand in the server's log."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if text in self.log.read_text():
+                return True
+            time.sleep(0.05)
+        return False
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *arguments: str) -> Iterator[Served]:
+    """`bunri ftpd` with these arguments, until the block ends."""
+    log = folder / f"server-{secrets.token_hex(4)}.log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bunri", "ftpd", "--drain", "0", *arguments],
+            stdout=subprocess.PIPE, stderr=stream, text=True,
+        )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        found = re.search(r":(\d+)/$", process.stdout.readline().strip())
+        assert found, log.read_text()
+        yield Served(process, int(found[1]), log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+    assert process.returncode == 0, log.read_text()
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def written(path: Path, **options: str | int) -> Path:
+    """A configuration file: on the loopback, and what is given."""
+    lines = {"listen": "YES", "listen_address": "127.0.0.1", "listen_port": 0, **options}
+    path.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+    return path
+
+
+@contextlib.contextmanager
+def system_user() -> Iterator[tuple[str, str, Path]]:
+    """A user of this system for as long as the block runs: name, password, home."""
+    if not ROOT or not shutil.which("useradd"):
+        pytest.skip("only root can make a user")
+    name, password = f"bunri-t{secrets.token_hex(3)}", secrets.token_hex(8)
+    home = Path(f"/tmp/{name}")
+    subprocess.run(["useradd", "--no-create-home", "--home-dir", str(home), "--shell", "/bin/false", name], check=True)
+    try:
+        subprocess.run(["chpasswd"], input=f"{name}:{password}\n", text=True, check=True)
+        home.mkdir(mode=0o755)
+        shutil.chown(home, name, name)
+        yield name, password, home
+    finally:
+        subprocess.run(["userdel", "--force", name], check=True, capture_output=True)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def pam_service() -> Iterator[str]:
+    """A PAM service that looks at passwords only."""
+    if not ROOT:
+        pytest.skip("only root can write a PAM service")
+    name = f"bunri-test-{secrets.token_hex(4)}"
+    path = Path("/etc/pam.d") / name
+    path.write_text("auth required pam_unix.so\naccount required pam_unix.so\n")
+    try:
+        yield name
+    finally:
+        path.unlink()
