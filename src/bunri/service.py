@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from bunri.errors import UsageError
 from bunri.wire import Limits, check_annotated
 from bunri.wire.bounds import parse_size
-from bunri.wire.contract import BUILTIN_EXCEPTIONS
+from bunri.wire.coder import BUILTIN_EXCEPTIONS
 from bunri.wire.registry import Family, register_base
 
 F = TypeVar("F", bound=Callable[..., Any])

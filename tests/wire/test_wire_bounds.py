@@ -192,7 +192,7 @@ def test_a_value_inside_itself_is_the_senders_usage_error() -> None:
 def test_keys_whose_hash_the_sender_can_choose_are_few(annotation: Any) -> None:
     many: Any = list(range(bounds.OPEN_KEYS + 1))
     if annotation in (dict[int, int], dict[float, int]):
-        many = [[key, 0] for key in many]
+        many = [many, [0] * len(many)]
     elif annotation == set[uuid.UUID]:
         many = [str(uuid.UUID(int=key)) for key in many]
     elif annotation == set[tuple[int, int]]:

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from wire_parts import taking
 
+from bunri.channel.handles import OutgoingHandles
 from bunri.errors import ProtocolError, UsageError
 from bunri.service import Service
 from bunri.wire import contract_of
@@ -143,3 +145,11 @@ class TableMachine(RuleBasedStateMachine):
 
 TestTable = TableMachine.TestCase
 TestTable.settings = settings(max_examples=20, stateful_step_count=25)
+
+
+def test_an_object_of_a_message_that_was_not_sent_is_not_in_the_workers_hands() -> None:
+    table, handed = ObjectTable(), Both()
+    out = OutgoingHandles(table.add, lambda number: table.release(number, 1))
+    with pytest.raises(UsageError):
+        taking(Login, str).encode_arguments((handed, "a\0b"), out)
+    assert len(table) == 0

@@ -21,7 +21,7 @@ from bunri.handles import File, Mapped, refuse_directory, refuse_place
 from bunri.kernel import descriptors as fds
 from bunri.policy import Access
 from bunri.wire import Contract, contract_of
-from bunri.wire.bounds import Fault
+from bunri.wire.bounds import HANDLES, Fault
 from bunri.wire.registry import HandleKind
 
 _PSEUDO = frozenset(
@@ -35,17 +35,24 @@ _STREAMS = frozenset({socket.SOCK_STREAM, socket.SOCK_SEQPACKET})
 
 
 class OutgoingHandles:
-    """The handles of one message that is being encoded. `number_of` gives an object's number on this channel."""
+    """The handles of one message that is being encoded. `number_of` gives an object's number on this channel, and counts a sending;
+    `unsent` takes the count back."""
 
-    def __init__(self, number_of: Callable[[Any, Contract], int]) -> None:
+    def __init__(self, number_of: Callable[[Any, Contract], int], unsent: Callable[[int], None] | None = None) -> None:
         self.descriptors: list[int] = []
         self._originals: list[Any] = []
+        self._numbers: list[int] = []
         self._number_of = number_of
+        self._unsent = unsent
 
     def close(self) -> None:
         """The message will not go out."""
         close_all(self.descriptors)
         self.descriptors.clear()
+        if self._unsent is not None:
+            for number in self._numbers:
+                self._unsent(number)
+        self._numbers.clear()
 
     def move(self) -> None:
         """It was a result: what was duplicated for it is closed here (API decision 5)."""
@@ -71,7 +78,9 @@ class OutgoingHandles:
         return index
 
     def add_service(self, service: Any, interface: type) -> int:
-        return self._number_of(service, contract_of(interface))
+        number = self._number_of(service, contract_of(interface))
+        self._numbers.append(number)
+        return number
 
 
 def _own_copy(fd: int) -> int:
@@ -96,6 +105,7 @@ class IncomingHandles:
         self._left: list[int | None] = list(descriptors)
         self._service_of = service_of
         self._trusted = trusted
+        self._services = 0
 
     def descriptor(self, told: Any, kind: HandleKind) -> Any:
         index: int = told[0] if kind is HandleKind.MAPPED else told
@@ -117,6 +127,9 @@ class IncomingHandles:
         return _socket_of(number, families, datagram=kind is HandleKind.DATAGRAM)
 
     def service(self, number: int, interface: type) -> Any:
+        self._services += 1
+        if self._services > HANDLES:
+            raise ProtocolError(f"more than {HANDLES} objects in one message")
         return self._service_of(number, contract_of(interface))
 
     def finish(self) -> None:

@@ -60,7 +60,7 @@ class Services:
         self._closed = False
 
     def sink(self) -> OutgoingHandles:
-        return OutgoingHandles(self._table.add)
+        return OutgoingHandles(self._table.add, lambda number: self._table.release(number, 1))
 
     def source(self, descriptors: list[int]) -> IncomingHandles:
         return IncomingHandles(descriptors, self._original)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -19,44 +21,47 @@ import msgspec
 from bunri.errors import UsageError
 from bunri.wire import bounds
 from bunri.wire.bounds import Fault
-from bunri.wire.shape import Shape, at, carried
+from bunri.wire.plain import LIST, TUPLE
+from bunri.wire.shape import Shape, carried, each, fault_of, through, write
 
-TUPLE: Any = tuple  # subscripted with values, of which no checker knows that they are types
-LIST: Any = list
-DICT: Any = dict
 _MOST: Final = msgspec.Meta(max_length=bounds.ITEMS)
 _MOST_KEYS: Final = msgspec.Meta(max_length=bounds.OPEN_KEYS)
 
 
-def sequence(kind: Any, item: Shape) -> Shape:
+def sequence(kind: Any, item: Shape, *, takes: Any = None) -> Shape:
+    """`takes`: the classes that a sender may give for it, where they are more than its own."""
     hashed = kind in (set, frozenset)
     if hashed:
         _refuse_unhashable(item)
     counted = hashed and item.python not in _SAFE_KEYS
-    wire_kind = list if hashed and (item.to or item.back or counted) else kind
-    wire: Any = TUPLE[item.wire, ...] if wire_kind is tuple else wire_kind[item.wire]
-    most = _MOST_KEYS if hashed and item.python not in (str, bytes) else _MOST
-    to, back = item.to, item.back
+    wire: Any = TUPLE[item.wire, ...] if kind is tuple else LIST[item.wire]
+    wire_kind: Any = tuple if kind is tuple else list
+    most = _MOST_KEYS if counted else _MOST
+    to, back, taken = item.to, item.back, takes or kind
 
     def to_each(value: Any, sink: Any) -> Any:
-        if not isinstance(value, kind):
+        if not isinstance(value, taken):
             raise Fault(f"expected {kind.__name__}, got {type(value).__name__}")
-        return list(value) if to is None else [at(i, to, v, sink) for i, v in enumerate(value)]
+        return wire_kind(value if to is None else each(to, value, sink))
 
     def back_each(value: Any, source: Any) -> Any:
-        items = value if back is None else [at(i, back, v, source) for i, v in enumerate(value)]
+        items = value if back is None else each(back, value, source)
         if counted:
             _count_hashes(items)
-        return kind(items)
+        made = kind(items)
+        if hashed and len(made) != len(items):
+            raise Fault("an item that stands twice")
+        return made
 
     return Shape(
         f"{kind.__name__}[{item.spelling}]",
         typing.Annotated[wire, most],
-        None if to is None and not hashed else to_each,
+        None if to is None and not hashed and takes is None else to_each,
         None if back is None and wire_kind is kind else back_each,
         kind,
         item.kinds,
         item.services,
+        each=item,
     )
 
 
@@ -85,81 +90,115 @@ def _refuse_unhashable(item: Shape) -> None:
 
 
 def fixed_tuple(items: list[Shape]) -> Shape:
+    to_all, back_all = [s.to for s in items], [s.back for s in items]
+
     def to(value: Any, sink: Any) -> Any:
         if not isinstance(value, tuple) or len(value) != len(items):
             raise Fault(f"expected a tuple of {len(items)}, got {type(value).__name__}")
-        return [v if s.to is None else at(i, s.to, v, sink) for i, (s, v) in enumerate(zip(items, value, strict=True))]
+        return tuple(through(to_all, value, sink, "[{}]".format))
 
     def back(value: Any, source: Any) -> Any:
-        return tuple(
-            v if s.back is None else at(i, s.back, v, source) for i, (s, v) in enumerate(zip(items, value, strict=True))
-        )
+        return tuple(through(back_all, value, source, "[{}]".format))
 
     wire: Any = TUPLE[tuple(s.wire for s in items)] if items else tuple[()]
     spelling = f"tuple[{', '.join(s.spelling for s in items)}]"
     plain_to = all(s.to is None for s in items)
     plain_back = all(s.back is None for s in items)
-    return Shape(spelling, wire, None if plain_to else to, None if plain_back else back, tuple, *carried(items))
-
-
-def mapping(key: Shape, value: Shape) -> Shape:
-    most = _MOST if key.python in (str, bytes) else _MOST_KEYS
-    _refuse_unhashable(key)
-    plain = key.to is None and value.to is None and key.python is str
-    pairs: Any = DICT[key.wire, value.wire] if plain else LIST[TUPLE[key.wire, value.wire]]
-
-    def to(mapping: Any, sink: Any) -> Any:
-        if not isinstance(mapping, dict):
-            raise Fault(f"expected dict, got {type(mapping).__name__}")
-        return [
-            (
-                k if key.to is None else at("keys", key.to, k, sink),
-                v if value.to is None else at(_shown(k), value.to, v, sink),
-            )
-            for k, v in mapping.items()
-        ]
-
-    def back(given: Any, source: Any) -> Any:
-        items = given.items() if plain else given
-        keys = [k if key.back is None else at("keys", key.back, k, source) for k, _ in items]
-        if key.python not in _SAFE_KEYS:
-            _count_hashes(keys)
-        values = [v if value.back is None else at(_shown(k), value.back, v, source) for k, v in items]
-        made = dict(zip(keys, values, strict=True))
-        if len(made) != len(given):
-            raise Fault("a key that stands twice")
-        return made
-
-    no_back = plain and key.back is None and value.back is None
     return Shape(
-        f"dict[{key.spelling}, {value.spelling}]",
-        typing.Annotated[pairs, most],
-        None if plain else to,
-        None if no_back else back,
-        dict,
-        *carried([key, value]),
+        spelling,
+        wire,
+        None if plain_to else to,
+        None if plain_back else back,
+        tuple,
+        *carried(items),
+        parts=tuple((f"[{i}]", shape) for i, shape in enumerate(items)),
     )
 
 
-def _shown(key: object) -> str:
-    return repr(key)[:40]
+def mapping(key: Shape, value: Shape, takes: Any = dict, wanted: Mapping[str, Any] = MappingProxyType({})) -> Shape:
+    """Its keys and its values, in two lists: a decoder that made a dict of them would keep the last of two equal keys and
+    say nothing. `wanted`: the bounds of its length."""
+    _refuse_unhashable(key)
+    counted = key.python not in _SAFE_KEYS
+    known: dict[str, Any] = {"max_length": bounds.OPEN_KEYS if counted else bounds.ITEMS, **wanted}
+    if known.keys() - {"min_length", "max_length"}:
+        raise TypeError("only min_length and max_length can be asked of it")
+    length = msgspec.Meta(**known)
+
+    def to(given: Any, sink: Any) -> Any:
+        if not isinstance(given, takes):
+            raise Fault(f"expected {takes.__name__.lower()}, got {type(given).__name__}")
+        keys, values = list(given.keys()), list(given.values())
+        if value.to is not None:
+            values = through([value.to] * len(keys), values, sink, lambda i: _key(keys[i]))
+        if key.to is not None:
+            keys = through([key.to] * len(keys), keys, sink, ".keys()[{}]".format)
+        return (keys, values)
+
+    def back(given: Any, source: Any) -> Any:
+        keys, values = given
+        if key.back is not None:
+            keys = through([key.back] * len(keys), keys, source, ".keys()[{}]".format)
+        if len(keys) != len(values):
+            raise Fault(f"{len(keys)} keys and {len(values)} values")
+        if counted:
+            _count_hashes(keys)
+        if value.back is not None:
+            values = through([value.back] * len(keys), values, source, lambda i: _key(keys[i]))
+        made = dict(zip(keys, values, strict=True))
+        if len(made) != len(keys):
+            raise Fault("a key that stands twice")
+        return made
+
+    wire: Any = TUPLE[typing.Annotated[LIST[key.wire], length], LIST[value.wire]]
+    return Shape(
+        f"dict[{key.spelling}, {value.spelling}]",
+        wire,
+        to,
+        back,
+        dict,
+        *carried([key, value]),
+        parts=((".keys()", Shape("", None, each=key)), (".values()", Shape("", None, each=value))),
+        bound=lambda more: mapping(key, value, takes, {**wanted, **more}),
+    )
+
+
+def _key(key: object) -> str:
+    return f"[{repr(key)[:40]}]"
 
 
 # Unions.
 
 
 def optional(inner: Shape) -> Shape:
-    to, back = inner.to, inner.back
+    to, back, blob = inner.to, inner.back, inner.blob
     return inner._replace(
         spelling=f"{inner.spelling} | None",
         wire=typing.Optional[inner.wire],  # noqa: UP045  (`|` is not defined for Annotated values)
         to=None if to is None else lambda value, sink: None if value is None else to(value, sink),
         back=None if back is None else lambda value, source: None if value is None else back(value, source),
         python=None,
+        blob=None if blob is None else blob._replace(wire=typing.Optional[blob.wire]),  # noqa: UP045
+        bound=None,
     )
 
 
-def scalar_union(shapes: list[Shape]) -> Shape:
+_SCALARS: Final = (bool, int, float, str, bytes, type(None))
+
+
+def union(shapes: list[Shape], where: str) -> Shape:
+    """Numbers, text and bytes tell themselves apart on the wire, where nothing need be done to them; other members have numbers."""
+    classes = [s.python for s in shapes]
+    if (
+        all(s.python in _SCALARS and s.to is None for s in shapes)
+        and len(set(classes)) == len(classes)
+        and not {str, bytes} <= set(classes)
+    ):
+        return _scalar_union(shapes)
+    return _tagged(shapes, where)
+
+
+def _scalar_union(shapes: list[Shape]) -> Shape:
     checks = {s.python: s.back for s in shapes if s.back is not None}
 
     def back(value: Any, source: Any) -> Any:
@@ -170,7 +209,7 @@ def scalar_union(shapes: list[Shape]) -> Shape:
     return Shape(" | ".join(s.spelling for s in shapes), wire, None, back if checks else None)
 
 
-def tagged(shapes: list[Shape], where: str) -> Shape:
+def _tagged(shapes: list[Shape], where: str) -> Shape:
     """(number of the member, its value): told apart by number, decoded as that member and no other."""
     by_class: dict[type, int] = {}
     for number, shape in enumerate(shapes):
@@ -179,8 +218,7 @@ def tagged(shapes: list[Shape], where: str) -> Shape:
                 f"{where}: two members of {' | '.join(s.spelling for s in shapes)} look the same on the wire. Put them in dataclasses"
             )
         by_class[shape.python] = number
-    decoders = [msgspec.msgpack.Decoder(s.wire) for s in shapes]
-    encode = msgspec.msgpack.Encoder().encode
+    decoders = [msgspec.msgpack.Decoder(s.wire).decode for s in shapes]
 
     def to(value: Any, sink: Any) -> Any:
         number = by_class.get(type(value))
@@ -188,17 +226,18 @@ def tagged(shapes: list[Shape], where: str) -> Shape:
             number = next((n for cls, n in by_class.items() if cls is not object and isinstance(value, cls)), None)
         if number is None:
             raise Fault(f"{type(value).__qualname__} is no member of {' | '.join(s.spelling for s in shapes)}")
-        convert = shapes[number].to
-        return (number, msgspec.Raw(encode(value if convert is None else convert(value, sink))))
+        shape = shapes[number]
+        body, _ = write(shape, decoders[number], value if shape.to is None else shape.to(value, sink))
+        return (number, msgspec.Raw(body))
 
     def back(value: Any, source: Any) -> Any:
         number, raw = value
+        shape = shapes[number]
         try:
-            inner = decoders[number].decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
-            raise Fault(str(fault)) from None
-        convert = shapes[number].back
-        return inner if convert is None else convert(inner, source)
+            inner = decoders[number](raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise fault_of(error, shape) from None
+        return inner if shape.back is None else shape.back(inner, source)
 
     number_type = typing.Annotated[int, msgspec.Meta(ge=0, lt=len(shapes))]
     return Shape(

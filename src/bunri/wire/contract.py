@@ -2,9 +2,6 @@
 
 The annotated class is the contract (API decision 4). Both sides build it from the same class definition: the numbers on the wire are places in
 these tables, and nothing else that arrives is ever looked up.
-
-A sender reads its own message with the receiver's decoder before it goes out: what would end the sender as a protocol error is its
-own `UsageError` first, with the path of the value.
 """
 
 # Annotations are values here, and of values made of them no checker knows the type:
@@ -13,36 +10,28 @@ own `UsageError` first, with the path of the value.
 
 from __future__ import annotations
 
-import builtins
 import collections.abc
 import dataclasses
 import functools
 import hashlib
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Enum
-from types import FunctionType
+from types import FunctionType, MemberDescriptorType
 from typing import Any, Final
 
-import msgspec
-
-from bunri.errors import ProtocolError, UsageError
-from bunri.text import printable
-from bunri.wire import bounds
-from bunri.wire.bounds import Fault
-from bunri.wire.handles import Sink, Source
+from bunri.errors import UsageError
+from bunri.wire.coder import Raised, arguments_coder, result_coder
+from bunri.wire.records import hints_of
 from bunri.wire.registry import Base, Family, HandleKind, base_of
-from bunri.wire.shape import Shape
 from bunri.wire.shapes import shape_of
 
-_ENCODE = msgspec.msgpack.Encoder().encode
 _STREAMS: Final = {
     collections.abc.Iterator: "sync", collections.abc.Iterable: "sync", collections.abc.Generator: "sync",
     collections.abc.AsyncIterator: "async", collections.abc.AsyncIterable: "async", collections.abc.AsyncGenerator: "async",
 }  # fmt: skip
 
-Blobs = Sequence[tuple[int, Any]]
 _F = typing.TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -68,112 +57,6 @@ class Limits:
     size: int | None = None
 
 
-class _Message:
-    """One direction of a method: a value of a shape, as bytes and back. A faulty value of our own is a UsageError, one that came a ProtocolError."""
-
-    def __init__(self, shape: Shape, where: str, blobs: tuple[tuple[int, type], ...]) -> None:
-        self._to, self._back = shape.to, shape.back
-        self._decode = msgspec.msgpack.Decoder(shape.wire).decode
-        self._where = where
-        self._blobs = blobs
-        self._is_bare = shape.to is None and shape.back is None and not blobs
-
-    def encode(self, value: Any, sink: Sink | None) -> tuple[bytes, Blobs]:
-        if not self._is_bare:
-            return self._encode_whole(value, sink)
-        # Numbers and their like need no converter. Whatever is wrong with one is found by the whole way, and named there.
-        try:
-            body = _ENCODE(value)
-            if len(body) <= bounds.ITEMS and self._decode(body) == value:
-                return body, ()
-        except Exception:
-            return self._encode_whole(value, sink)
-        return self._encode_whole(value, sink)
-
-    def _encode_whole(self, value: Any, sink: Sink | None) -> tuple[bytes, Blobs]:
-        blobs: Blobs = ()
-        try:
-            if self._blobs:
-                value, blobs = self._take_blobs(value)
-            body = _ENCODE(value if self._to is None else self._to(value, sink))
-            if len(body) > bounds.ITEMS:
-                bounds.scan(body)
-            wire = self._decode(body)
-            if self._back is not None and sink is None:
-                self._back(wire, None)
-        except Fault as fault:
-            _take_back(sink)
-            raise UsageError(f"{self._where}: {fault} - at `${fault.path}`") from None
-        except (msgspec.MsgspecError, UnicodeError, OverflowError, TypeError, ValueError, RecursionError) as fault:
-            _take_back(sink)
-            raise UsageError(f"{self._where}: {fault}") from None
-        except BaseException:
-            _take_back(sink)
-            raise
-        return body, blobs
-
-    def decode(self, body: bytes, source: Source | None, blobs: dict[int, bytes] | None) -> Any:
-        try:
-            if self._is_bare and source is None and not blobs and len(body) <= bounds.ITEMS:
-                return self._decode(body)
-            if len(body) > bounds.ITEMS:
-                bounds.scan(body)
-            wire = self._decode(body)
-            value = wire if self._back is None else self._back(wire, source)
-            if source is not None:
-                source.finish()
-        except Fault as fault:
-            self._refuse(source, f"{fault} - at `${fault.path}`")
-        except (
-            msgspec.MsgspecError,
-            UnicodeError,
-            OverflowError,
-            TypeError,
-            ValueError,
-            OSError,
-            RecursionError,
-        ) as fault:
-            self._refuse(source, str(fault))
-        except ProtocolError:
-            if source is not None:
-                source.close_unclaimed()
-            raise
-        return self._put_blobs(value, blobs) if blobs else value
-
-    def _refuse(self, source: Source | None, text: str) -> typing.NoReturn:
-        if source is not None:
-            source.close_unclaimed()
-        raise ProtocolError(f"{self._where}: {printable(text, limit=500)}") from None
-
-    def _take_blobs(self, value: Any) -> tuple[Any, Blobs]:
-        """Large bytes out of the value, an empty one in their place."""
-        taken: list[tuple[int, Any]] = []
-        for position, kind in self._blobs:
-            data = value[position] if isinstance(value, tuple) else value
-            if isinstance(data, bytes | bytearray | memoryview) and memoryview(data).nbytes >= bounds.BLOB:
-                whole = data if not isinstance(data, memoryview) or data.c_contiguous else data.tobytes()
-                taken.append((position, whole))
-                empty = kind(b"")
-                value = (*value[:position], empty, *value[position + 1 :]) if isinstance(value, tuple) else empty
-        return value, taken
-
-    def _put_blobs(self, value: Any, blobs: dict[int, bytes]) -> Any:
-        kinds = dict(self._blobs)
-        for position, data in blobs.items():
-            there = value[position] if isinstance(value, tuple) and position < len(value) else value
-            if position not in kinds or there is None or len(there):
-                raise ProtocolError(f"{self._where}: large bytes for argument {position}, which takes none")
-            made = data if kinds[position] is bytes else kinds[position](data)
-            value = (*value[:position], made, *value[position + 1 :]) if isinstance(value, tuple) else made
-        return value
-
-
-def _take_back(sink: Sink | None) -> None:
-    """The message does not go out: what was duplicated for it is closed."""
-    if sink is not None:
-        sink.close()
-
-
 class MethodContract:
     """One exported method. Numbers are places in `Contract.methods`."""
 
@@ -182,7 +65,8 @@ class MethodContract:
         self.name = name
         self._where = f"{cls.__qualname__}.{name}"
         self._signature = _own_parameters(function)
-        hints = _hints(cls, function, self._where)
+        _check_function(cls, name, function)
+        hints = hints_of(function, self._where)
         self.kind, result = _kind_of(function, hints.get("return", type(None)), self._where)
         shapes = [shape_of(hints[p], f"{self._where}({p})") for p in self._signature.parameters]
         if name == "__init__":
@@ -205,22 +89,16 @@ class MethodContract:
         self.is_simple = self.kind is Kind.PLAIN and not self.sends_handles and not self.returns_handles
         self.is_stream = self.kind.is_stream
         self.limits: Limits | None = getattr(function, "_bunri_limits", None)
-        self._raises = _Exceptions(getattr(function, "_bunri_raises", ()), self._where)
-        arguments = _arguments_shape(shapes)
-        blobs = tuple((i, s.blob) for i, s in enumerate(shapes) if s.blob is not None)
-        self._arguments = _Message(arguments, self._where, blobs)
-        self._result = _Message(
-            answer, f"{self._where} -> result", ((0, answer.blob),) if answer.blob is not None else ()
-        )
+        self._raises = Raised(getattr(function, "_bunri_raises", ()), self._where)
+        self._arguments, takes = arguments_coder(shapes, self._where)
+        self._result = result_coder(answer, f"{self._where} -> result")
         self._keyword_only = tuple(p.name for p in self._signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
         self._count = len(self._signature.parameters)
         self.arity = (
             -1 if self._keyword_only else self._count
         )  # so many arguments by position are canonical as they are
         self._first_keyword = self._count - len(self._keyword_only)
-        self.spelling = (
-            f"{name}: {self.kind.value} ({arguments.spelling}) -> {answer.spelling} raises {self._raises.spelling}"
-        )
+        self.spelling = f"{name}: {self.kind.value} ({takes}) -> {answer.spelling} raises {self._raises.spelling}"
         # Bound once: a call goes through these without another look-up.
         self.encode_arguments = self._arguments.encode
         self.decode_arguments = self._arguments.decode
@@ -258,73 +136,6 @@ class MethodContract:
         if not self._keyword_only:
             return {}
         return dict(zip(self._keyword_only, args[self._first_keyword :], strict=True))
-
-
-class _Exceptions:
-    """The exceptions that `bunri.raises` declares, by number."""
-
-    def __init__(self, types: tuple[type[Exception], ...], where: str) -> None:
-        self._types = types
-        self._shapes = [_exception_shape(cls, where) for cls in types]
-        self._messages = [_Message(shape, f"{where} raises", ()) for shape in self._shapes]
-        self.spelling = str([shape.spelling for shape in self._shapes])
-
-    def encode(self, fault: BaseException) -> bytes | None:
-        """The message for a declared exception; None for any other."""
-        for number, cls in enumerate(self._types):
-            if type(fault) is cls:
-                try:
-                    body, _ = self._messages[number].encode(fault, None)
-                except UsageError:
-                    return None  # its fields are not what it declares: then it is undeclared
-                return bytes([number]) + body
-        return None
-
-    def decode(self, body: bytes) -> BaseException:
-        """The exception that came. ProtocolError for a number that is not declared."""
-        if not body or body[0] >= len(self._messages):
-            raise ProtocolError("an exception that the method does not declare")
-        made: BaseException = self._messages[body[0]].decode(body[1:], None, None)
-        return made
-
-
-def _exception_shape(cls: type[Exception], where: str) -> Shape:
-    if dataclasses.is_dataclass(cls):
-        return shape_of(cls, f"{where} raises {cls.__qualname__}")
-    return Shape(
-        cls.__qualname__,
-        str,
-        lambda fault, sink: str(fault)[:4096].encode("utf-8", "replace").decode(),
-        lambda text, source: cls(printable(text)),
-    )
-
-
-def _arguments_shape(shapes: list[Shape]) -> Shape:
-    """The canonical tuple of arguments as one shape."""
-    converts = [(i, s) for i, s in enumerate(shapes) if s.to is not None]
-    backs = [(i, s) for i, s in enumerate(shapes) if s.back is not None]
-
-    def to(args: Any, sink: Any) -> Any:
-        made = list(args)
-        for i, shape in converts:
-            try:
-                made[i] = shape.to(made[i], sink)  # type: ignore[misc]
-            except Fault as fault:
-                raise Fault(str(fault), f"[{i}]{fault.path}") from None
-        return made
-
-    def back(args: Any, source: Any) -> Any:
-        made = list(args)
-        for i, shape in backs:
-            try:
-                made[i] = shape.back(made[i], source)  # type: ignore[misc]
-            except Fault as fault:
-                raise Fault(str(fault), f"[{i}]{fault.path}") from None
-        return tuple(made)
-
-    made_of: Any = tuple
-    wire: Any = made_of[tuple(s.wire for s in shapes)] if shapes else tuple[()]
-    return Shape(", ".join(s.spelling for s in shapes), wire, to if converts else None, back if backs else None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -409,6 +220,9 @@ def _exported(cls: type, base: Base) -> dict[str, FunctionType]:
     return found
 
 
+_NO_METHODS: Final = type | MemberDescriptorType  # nested classes, and the slots of a class that has some
+
+
 def check_annotated(cls: type, base: type) -> None:
     """At class definition: every exported method says what it takes and gives. UsageError naming the first that does not."""
     registered = base_of(cls)
@@ -423,8 +237,15 @@ def check_annotated(cls: type, base: type) -> None:
             raise UsageError(
                 f"{cls.__qualname__}.{name} is a {kind}, which cannot be called over the wire. Make it a method, or name it _{name}"
             )
-        if isinstance(value, FunctionType) and name not in registered.reserved:
+        if name in registered.reserved:
+            continue
+        if isinstance(value, FunctionType):
             _check_function(cls, name, value)
+        elif not isinstance(value, _NO_METHODS) and (callable(value) or hasattr(type(value), "__get__")):
+            raise UsageError(
+                f"{cls.__qualname__}.{name} is a {type(value).__qualname__}, not a plain method, and would not be exported. "
+                f"Write a method that uses it, or name it _{name}"
+            )
 
 
 def here_only(function: _F) -> _F:
@@ -457,26 +278,9 @@ def _own_parameters(function: FunctionType) -> inspect.Signature:
     return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
-def _hints(cls: type, function: FunctionType, where: str) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except NameError as fault:
-        raise UsageError(
-            f"{where}: the annotation {fault.name!r} is not defined in {function.__module__} at run time. "
-            f"Import it outside of `if TYPE_CHECKING:`"
-        ) from None
-    except TypeError as fault:
-        raise UsageError(f"{where}: an annotation that is no type: {fault}") from None
-
-
 def _kind_of(function: FunctionType, result: Any, where: str) -> tuple[Kind, Any]:
     flavour = _STREAMS.get(typing.get_origin(result))
     if flavour is not None:
         item = typing.get_args(result)[0]
         return (Kind.STREAM if flavour == "sync" else Kind.ASYNC_STREAM), item
     return (Kind.ASYNC if inspect.iscoroutinefunction(function) else Kind.PLAIN), result
-
-
-BUILTIN_EXCEPTIONS: Final = frozenset(
-    value for value in vars(builtins).values() if isinstance(value, type) and issubclass(value, Exception)
-)
