@@ -103,3 +103,151 @@ def base() -> dict[str, list[Sample]]:
             Sample(four(41, ip6(17, udp(40000, 50001, b"in"))), 34, (34, 40, *range(74, 78))),
         ],
     }  # fmt: skip
+
+
+def label(*words: bytes) -> bytes:
+    return b"".join(bytes([len(each)]) + each for each in words) + b"\0"
+
+
+WWW = label(b"www", b"example", b"com")
+POINTER = b"\xc0\x0c"  # to the name of the question
+
+
+def dns(flags: int, questions: list[bytes], *sections: list[bytes]) -> bytes:
+    counts = [len(each) for each in (questions, *sections)] + [0] * (3 - len(sections))
+    return (
+        struct.pack(">HHHHHH", 4660, flags, *counts)
+        + b"".join(questions)
+        + b"".join(b"".join(each) for each in sections)
+    )
+
+
+def rr(name: bytes, kind: int, data: bytes, group: int = 1, life: int = 3600) -> bytes:
+    return name + struct.pack(">HHIH", kind, group, life, len(data)) + data
+
+
+def ask(kind: int, group: int = 1) -> bytes:
+    return WWW + struct.pack(">HH", kind, group)
+
+
+ANSWERS = [
+    rr(POINTER, 1, b"\xc0\0\2\1"), rr(POINTER, 28, bytes.fromhex("20010db8000000000000000000000007")),
+    rr(POINTER, 5, label(b"other") [:-1] + POINTER), rr(POINTER, 15, b"\0\x0a" + label(b"mail")[:-1] + POINTER),
+    rr(POINTER, 16, b"\x05hello\x03\x01\xff\\"), rr(POINTER, 33, struct.pack(">HHH", 1, 2, 5060) + WWW),
+    rr(POINTER, 6, WWW + POINTER + struct.pack(">5I", 1, 2, 3, 4, 5)), rr(POINTER, 46, bytes(30)),
+    rr(POINTER, 256, b"\0\1\0\2http://x"), rr(POINTER, 38, b"\x40" + bytes(8) + WWW), rr(POINTER, 65399, b"abc"),
+    rr(POINTER, 250, label(b"hmac") + bytes(6) + struct.pack(">HH4sHHH", 300, 4, b"sign", 7, 0, 0)),
+]  # fmt: skip
+OPT = b"".join(
+    struct.pack(">HH", kind, len(data)) + data
+    for kind, data in [
+        (3, b"ns"), (5, b"\1\x08\x0d"), (6, b"\1\2"), (7, b"\1\2"), (8, b"\0\1\x18\0\xc0\0\2"), (8, b"\0\2\x10\0\x20\x01"),
+        (9, b"\0\0\0\5"), (10, bytes(range(8))), (10, bytes(range(16))), (11, b"\0\x64"), (12, bytes(5)), (13, WWW),
+        (14, b"\0\1\0\2"), (99, b"xyz"), (15, b""),
+    ]
+)  # fmt: skip
+
+
+@samples
+def names() -> dict[str, list[Sample]]:
+    """DNS, with EDNS and DNSSEC; multicast DNS."""
+    messages = [
+        dns(0x0100, [ask(1)]),
+        dns(0x0110, [ask(28)], [], [], [rr(b"\0", 41, OPT, 4096, 0x8000)]),
+        dns(0x8180, [ask(1)], ANSWERS[:3]),
+        dns(0x85A3, [ask(255)], [], [ANSWERS[6]], [rr(b"\0", 41, b"", 1232, 0x01000000)]),
+        dns(0x8180, [ask(15)], ANSWERS[3:6], ANSWERS[6:8], ANSWERS[8:]),
+        dns(0x0800, [], [ANSWERS[0]]),
+        dns(0x2800, [ask(6, 4)], [], [ANSWERS[0]], [ANSWERS[1]]),
+    ]
+    multicast = [
+        dns(0, [ask(12, 0x8001), ask(33)]),
+        dns(0x8400, [], [rr(WWW, 1, b"\xc0\0\2\1", 0x8001), rr(b"\xc0\x0c", 12, WWW, 1)]),
+    ]
+    made = [Sample(udp4(40000, 53, each), 42, ()) for each in messages]
+    made += [Sample(udp4(5353, 5353, each), 42) for each in multicast]
+    made.append(Sample(four(6, tcp(40000, 53, struct.pack(">H", len(messages[2])) + messages[2])), 54, (54, 55)))
+    return {"dns": made}
+
+
+@samples
+def groups() -> dict[str, list[Sample]]:
+    """IGMP, and the rest of ICMPv6."""
+    group, source = b"\xe0\0\0\x05", b"\x0a\0\0\7"
+    igmp = [
+        b"\x63\0\0\0abcd",
+        b"\x11\x64\0\0" + bytes(4), b"\x11\x0a\0\0" + group, b"\x11\0\0\0" + group, b"\x12\0\0\0" + group,
+        b"\x16\0\0\0" + group, b"\x17\0\0\0" + group, b"\x11\xc8\0\0" + group + b"\2\x7d\0\1" + source,
+        b"\x22\0\0\0\0\0\0\2" + b"\1\0\0\1" + group + source + b"\4\0\0\0" + group,
+        b"\x1f\1\0\0" + group + source + source + source + b"\x05\0\0\x09",
+    ]  # fmt: skip
+    one, two = bytes.fromhex("20010db8" + "00" * 11 + "07"), bytes.fromhex("fe80" + "00" * 13 + "01")
+    options = (
+        b"\1\1" + MAC[:6]
+        + b"\3\4\x40\xc0" + struct.pack(">III", 86400, 0xFFFFFFFF, 0) + one
+        + b"\5\1\0\0\0\0\5\xdc" + b"\x19\3\0\0\0\0\0\x3c" + one + b"\x1f\3\0\0\0\0\0\x3c" + (WWW + bytes(16))[:16]
+        + b"\x07\1\0\0\0\0\1\0" + b"\x08\1\0\0\0\1\0\2" + b"\x18\2\x20\x08\0\0\0\x09" + one[:8] + b"\x63\1abcdef"
+    )  # fmt: skip
+    inner = ip6(17, udp(1000, 2000, b"x"))
+    messages = [
+        struct.pack(">BBHHH", 128, 0, 0, 7, 8) + b"ping", struct.pack(">BBHHH", 129, 0, 0, 7, 8),
+        b"\1\4\0\0\0\0\0\0" + inner, b"\1\0\0\0\0\0\0\0" + inner, b"\1\2\0\0\0\0\0\0" + inner, b"\1\x09\0\0" + bytes(8),
+        b"\2\0\0\0\0\0\5\0" + inner, b"\3\0\0\0\0\0\0\0" + inner, b"\3\1\0\0\0\0\0\0", b"\4\1\0\0\0\0\0\6" + inner,
+        b"\x85\0\0\0\0\0\0\0" + options[:8], b"\x86\0\0\0\x40\xe8\x07\x08" + bytes(8) + options,
+        b"\x87\0\0\0\0\0\0\0" + one + options[:8], b"\x88\0\0\0\xe0\0\0\0" + one + b"\2\1" + MAC[:6],
+        b"\x89\0\0\0\0\0\0\0" + one + two + b"\4\2\0\0\0\0\0\0" + bytes(8),
+        b"\x82\0\0\0\x03\xe8\0\0" + one, b"\x83\0\0\0\0\0\0\0" + one, b"\x84\0\0\0\0\0\0\0" + one,
+        b"\x82\0\0\0\x93\xe8\0\0" + one + b"\x0a\x8d\0\1" + two,
+        b"\x8f\0\0\0\0\0\0\2" + b"\4\0\0\1" + one + two + b"\1\0\0\0" + one,
+        b"\x8a\0\0\0\0\0\0\1\7\xf8\0\5\0\0\0\1" + b"\1\x07\2\x40\x10\x80\0\0" + one + b"\x40\x10\xc0\xc0" + bytes(8) + b"\xc0\0\0\0" + two,
+        b"\x8b\1\0\0\0\2\0\0" + bytes(8) + WWW, b"\x8b\0\0\0\0\3\0\x3e" + bytes(8) + one, b"\x8b\2\0\0\0\3\0\x3e" + bytes(8) + one[:4],
+        b"\x8c\0\0\0\0\2\0\1" + bytes(8) + b"\0\0\0\x3c" + WWW, b"\x8c\0\0\0\0\3\0\x7f" + bytes(8) + b"\0\0\0\x3c" + one,
+        b"\x8c\1\0\0\0\0\0\0" + bytes(8), b"\x8d\0\0\0", b"\x90\0\0\0\0\7\0\0", b"\x91\0\0\0\0\7\0\0" + one,
+        b"\x92\0\0\0\0\7\0\0", b"\x93\0\0\0\0\7\xc0\0" + options[8:40], b"\xc9\0\0\0abcd", b"\x63\0\0\0abcd",
+        b"\x9b\1\0\0\1\2\0\3\x88\5\0\0" + one + b"\1\2ab" + b"\0" + b"\4\0", b"\x9b\2\0\0\1\xc0\0\5" + one + b"\5\2ab",
+        b"\x9b\3\0\0\1\x80\6\7" + one, b"\x9b\0\0\0", b"\x9b\x80\0\0", b"\x9b\x09\0\0",
+    ]  # fmt: skip
+    return {
+        "igmp": [Sample(four(2, each), 34, (34,)) for each in igmp],
+        "icmp6": [Sample(six(58, each), 55) for each in messages],
+    }
+
+
+@samples
+def applications() -> dict[str, list[Sample]]:
+    """NTP, TFTP, HTTP and its like, and tunnels."""
+    stamps = b"".join(struct.pack(">II", 3_900_000_000 + at, at << 30) for at in (0, 1, 2, 1))
+    times = [
+        b"\x23\2\6\xec" + struct.pack(">HHHH", 0, 100, 1, 40000) + b"\x0a\0\0\1" + stamps,
+        b"\x1c\1\xfa\xec" + bytes(8) + b"GPS\0" + stamps + bytes(4) + bytes(range(16)),
+        b"\xe3\0\3\xfa" + bytes(44), b"\x16\x82\0\1\6\x18\0\2\0\0\0\4abcd", b"\x17" + bytes(20),
+        b"\x25\x3e\6\xec" + bytes(44) + bytes(7),
+    ]  # fmt: skip
+    transfers = [
+        b"\0\1file\0octet\0blksize\x001428\0", b"\0\2a\x01\xff\0netascii\0", b"\0\3\0\1" + bytes(20), b"\0\4\0\1",
+        b"\0\5\0\1not found\0", b"\0\5\0\x63x\0", b"\0\6blksize\x001428\0", b"\0\x09abc",
+    ]  # fmt: skip
+    lines = [
+        (80, b"GET /index.html HTTP/1.1\r\nHost: example.com\r\nAccept: */*\r\n\r\n"),
+        (8080, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\x89PNG"), (80, b"just data\x01\x02\r\n"),
+        (25, b"EHLO mail.example.com\r\n"), (21, b"220 ready\r\n"), (43, b"example.com\n"), (22, b"SSH-2.0-OpenSSH_9.2p1\r\n"),
+        (22, bytes(range(40))), (554, b"DESCRIBE rtsp://x RTSP/1.0\r\nCSeq: 2\r\n\r\n"), (80, b"POST /x HTTP/1.0"),
+    ]  # fmt: skip
+    inside = ip4(17, udp(40000, 50001, b"in"))
+    frame = ether(0x0800, inside)
+    gre = [
+        b"\0\0\x08\0" + inside, b"\xb0\0\x08\0" + b"\x12\x34\0\0" + b"\0\0\0\7" + b"\0\0\0\x09" + inside, b"\0\0\x65\x58" + frame,
+        b"\0\0\x12\x34abcd", b"\x40\0\x08\0\0\0\0\0" + b"\x08\0\0\4\x0a\0\0\1" + b"\xff\xfe\0\2\0\7" + bytes(4) + inside,
+        b"\x30\x81\x12\x34\0\4\0\1" + b"\0\0\0\1\0\0\0\2abcd", b"\x20\1\x12\x34\0\4\0\1", b"\0\7\0\0", b"\0\0\x86\xdd" + ip6(59, b""),
+    ]  # fmt: skip
+    found = {
+        "ntp": [Sample(udp4(123, 123, each), 42) for each in times],
+        "tftp": [Sample(udp4(40000, 69, each), 42) for each in transfers],
+        "text": [Sample(four(6, tcp(40000, port, each)), 54) for port, each in lines],
+        "gre": [
+            Sample(four(47, each), 34, tuple(range(35, 34 + len(each))) if b"E\0" in each else (35, 36, 37, 38, 44))
+            for each in gre
+        ],
+        "vxlan": [Sample(udp4(40000, 4789, b"\x08\0\0\0\0\0\x07\0" + frame), 42, tuple(range(62, 92)))],
+    }
+    return found

@@ -8,7 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from bunri.apps.dump.decode import arp, icmp, ip4, ip6, link, llc, tcp, udp
+from bunri.apps.dump.decode import (
+    arp,
+    domain,
+    icmp,
+    icmp6,
+    igmp,
+    ip4,
+    ip6,
+    link,
+    llc,
+    ntp,
+    tcp,
+    text,
+    tftp,
+    tunnels,
+    udp,
+)
 from bunri.apps.dump.decode.core import Dissector, LinkPrinter
 
 Frame = Callable[[Dissector, int, int, int, int], None]
@@ -42,10 +58,13 @@ ETHERTYPES: Mapping[int, Frame] = {
 
 IP: Mapping[int, Carried] = {
     1: icmp.icmp,
+    2: igmp.igmp,
     4: ip4.tunnel4,
     6: tcp.tcp,
     17: udp.udp,
     41: ip6.tunnel6,
+    47: tunnels.gre,
+    58: icmp6.icmp6,
     59: ip4.no_next,
     77: ip4.sun_nd,
 }
@@ -61,12 +80,28 @@ SNAP: Mapping[tuple[int, int], Frame] = {
     (0x0080C2, 7): llc.bridged,
 }
 
-TCP_PORTS: Mapping[int, Payload] = {}
+TCP_PORTS: Mapping[int, Payload] = {
+    25: text.smtp,
+    43: text.whois,
+    22: text.ssh,
+    21: text.ftp,
+    80: text.http,
+    8080: text.http,
+    554: text.rtsp,
+    8554: text.rtsp,
+    53: domain.domain_over_tcp,
+}
 
-UDP_PORTS: Mapping[int, Payload] = {}
+UDP_PORTS: Mapping[int, Payload] = {
+    53: domain.domain,
+    5353: domain.multicast,
+    69: tftp.tftp,
+    123: ntp.ntp,
+    4789: tunnels.vxlan,
+}
 
 # -T
-TYPES: Mapping[str, Payload] = {}
+TYPES: Mapping[str, Payload] = {"domain": domain.domain, "tftp": tftp.tftp, "vxlan": tunnels.vxlan}
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,8 @@ def tcp(d: Dissector, o: int, length: int, header: int, fragmented: bool, versio
         else:
             w(text + ", options [")
             # What tcpdump subtracts from selective acknowledgements: the numbers of the side that sent the data.
-            if not _options(d, o + 20, size - 20, flags, start[0] if back else start[1]):
+            whole = o + size + length <= len(b)
+            if not _options(d, o + 20, size - 20, flags, start[0] if back else start[1], whole):
                 return
             text = ""
     w(f"{text}, length {length}")
@@ -148,7 +149,7 @@ def _checksum(d: Dissector, o: int, length: int, header: int, stored: int) -> st
     return f", cksum 0x{stored:04x} (correct)"
 
 
-def _options(d: Dissector, o: int, left: int, flags: int, offset: int) -> bool:
+def _options(d: Dissector, o: int, left: int, flags: int, offset: int, whole: bool) -> bool:
     """The options up to the closing bracket; False where the line ends with them."""
     b = d.buffer
     w = d.write
@@ -168,6 +169,8 @@ def _options(d: Dissector, o: int, left: int, flags: int, offset: int) -> bool:
                 left -= 1
             left -= 1
             w(word(_OPTIONS, kind, "unknown-%u"))
+            if kind == 19 and left >= 16 and d.has(o, 16):
+                w(" shared secret not supplied with -M," if whole else " snaplen too short,")
             used = _option(d, kind, o, size - 2, left, flags, offset) if kind > 1 else 0
             o += used
             left -= used
