@@ -319,6 +319,8 @@ def _look() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would be inherited, and no child could be waited for
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if sys.argv[2:] == ["hidden"]:
         _hide()
     sys.stdout.write(json.dumps(_look()))

@@ -8,6 +8,7 @@ dumpable (user_namespaces(7), ptrace(2)).
 """
 
 import os
+import signal
 import sys
 
 CLONE_NEWUSER = 0x10000000
@@ -28,6 +29,10 @@ def _enter_user_namespace() -> None:
 
 def main() -> None:
     """Become the base zygote."""
+    # Both are inherited from a monitor that ignores its children, or from a thread of it that blocks signals; and with
+    # SIGCHLD ignored there is nobody to wait for (wait(2)).
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     number, userns, *paths = sys.argv[1:]
     if userns == "own":
         _enter_user_namespace()

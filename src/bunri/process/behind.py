@@ -83,6 +83,16 @@ class Behind(ABC):
         """It is over. On the supervisor's thread: everything that waited for it fails now, and what it had is given
         back."""
 
+    def close_in_child(self) -> None:
+        """In a forked child: close what is the parent's. No lock is taken: whoever held one is not in the child."""
+        self.side.link.close()
+        if self.side.arena is not None:
+            self.side.arena.close()
+            self.side.arena = None
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
     @abstractmethod
     def end_it(self) -> None:
         """Kill it, now. Called with the lock held; `on_ended` follows, later."""
@@ -149,8 +159,13 @@ class Behind(ABC):
         assert self.init is not None and self.init.call is not None
         return self.init.call
 
+    @property
+    def is_ours(self) -> bool:
+        """False in a forked child of the process that started it."""
+        return os.getpid() == self._owner_pid
+
     def refuse_fork(self) -> None:
-        if os.getpid() != self._owner_pid:
+        if not self.is_ours:
             raise UsageError(
                 f"{self.describe()} belongs to the process that started it, and this is a forked child of that. Start a worker here"
             )
@@ -163,7 +178,10 @@ class Behind(ABC):
         return self._cause is not None or self._exit is not None
 
     def kill(self, cause: str, error: BaseException | None = None) -> None:
-        """End it, with the first cause that anybody gave."""
+        """End it, with the first cause that anybody gave. In a forked child it is not ours to end: there its stub may be
+        collected, or an exception may pass by."""
+        if not self.is_ours:
+            return
         with self._lock:
             if self._cause is None or self._cause is CLOSED:
                 self._cause, self._cause_error = cause, error
@@ -209,8 +227,8 @@ class Behind(ABC):
 
     def close(self) -> None:
         """Kill without farewell, and reap."""
-        if os.getpid() != self._owner_pid:
-            return  # in a forked child it is not ours
+        if not self.is_ours:
+            return
         self.kill("it was closed")
         if asyncio._get_running_loop() is None:
             self.wait_over()

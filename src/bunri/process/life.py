@@ -205,6 +205,10 @@ class Worker(Behind):
         for tell in self._tell:
             tell(self._exit)
 
+    def close_in_child(self) -> None:
+        super().close_in_child()
+        self.output.close_in_child()
+
     # as Process sees it --------------------------------------------------------------------------------------------
 
     def report(self) -> Report:

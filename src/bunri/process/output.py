@@ -63,6 +63,12 @@ class Output:
         os.close(self.number)
         self.number = -1
 
+    def close_in_child(self) -> None:
+        """In a forked child: the pipe is the parent's to log."""
+        if self.number >= 0:
+            os.close(self.number)
+            self.number = -1
+
     def _log(self, line: bytes) -> None:
         second = int(time.monotonic())
         if second != self._second:

@@ -55,6 +55,7 @@ class Pool:
 
     def invoke(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         bound = method.bind(args, kwargs)
+        self._refuse_fork()
         if self._loop is not None or asyncio._get_running_loop() is not None:
             if asyncio._get_running_loop() is not None:
                 raise UsageError(
@@ -70,7 +71,14 @@ class Pool:
     def submit(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
         return self._submit(method, method.bind(args, kwargs))
 
+    def _refuse_fork(self) -> None:
+        if os.getpid() != self._owner:
+            raise UsageError(
+                f"{self.describe()} belongs to the process that started it, and this is a forked child of that. Start a pool here"
+            )
+
     def _submit(self, method: MethodContract, bound: tuple[Any, ...]) -> Call[Any]:
+        self._refuse_fork()
         call: Call[Any] = Call()
         turn = _Turn(self, call, method, bound)
         call.attach(stop=turn.stop)
@@ -80,10 +88,12 @@ class Pool:
         return call
 
     def iterate(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._refuse_fork()
         worker = self._take_or_wait()
         return _held(self, worker, worker.iterate(method, args, kwargs))
 
     def iterate_async(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._refuse_fork()
         return self._held_async(method, args, kwargs)
 
     async def _held_async(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -137,6 +147,8 @@ class Pool:
 
     def drop(self) -> None:
         """Its stub was collected."""
+        if os.getpid() != self._owner:
+            return
         for worker in self._shut():
             worker.kill("its pool was dropped")
 

@@ -201,6 +201,10 @@ class Program:
             role.close_sockets()
             for template in role.templates.values():
                 template.close_sockets()
+                for worker in list(template.workers.values()):
+                    worker.close_in_child()
+        for base in self._bases:
+            base.let_go_in_child()
         if self.users is not None:
             self.users.close()
 
@@ -277,6 +281,11 @@ class Base(Zygote):
     def wait(self) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
+
+    def let_go_in_child(self) -> None:
+        """In a forked child: it is the parent's child, and nothing of this process's."""
+        self._output.close_in_child()
+        self._process.returncode = 0
 
 
 class Role(Zygote):

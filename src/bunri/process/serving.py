@@ -618,7 +618,7 @@ class _Taking:
         return _NO_MORE
 
     def _want_no_more(self) -> None:
-        if not self._inflow.ended and not self._side.worker.is_over:
+        if not self._inflow.ended and self._side.worker.is_ours and not self._side.worker.is_over:
             self._side.post(FrameKind.CLOSE, call=self._out.number)
             self._side.flush()
             self._inflow.ended = True

@@ -106,8 +106,11 @@ class Supervisor:
         self._poll.close()
         for number in (self._reader, self._writer):
             os.close(number)
+        self._reader = self._writer = -1  # the numbers may be somebody else's from now on
 
     def _wake(self) -> None:
+        if self._writer < 0:
+            return
         try:
             os.write(self._writer, b"w")
         except BlockingIOError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterator
 
 import bunri
 
@@ -27,6 +28,9 @@ class Sizes(bunri.Compartment):
 
     def pid(self) -> int:
         return os.getpid()
+
+    def counts(self) -> Iterator[int]:
+        yield from range(1000)
 
 
 class SlowSizes(bunri.Compartment):
