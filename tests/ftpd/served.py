@@ -117,3 +117,13 @@ def pam_service() -> Iterator[str]:
         yield name
     finally:
         path.unlink()
+
+
+def refused(*arguments: str) -> str:
+    """What `bunri ftpd` says when it does not start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bunri", "ftpd", *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode not in (0, None), done.stdout
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stderr

@@ -45,7 +45,7 @@ def account(main: Config, name: str, kind: Kind, tls: bool) -> Account:
     entry = _entry({Kind.ANONYMOUS: c.ftp_username, Kind.GUEST: c.guest_username, Kind.LOCAL: name}[kind])
     if entry is not None and entry.pw_uid == 0:
         raise bunri.UsageError("root's files are not served: a session as root would own them all")
-    commands = _commands(c, kind)
+    commands = _commands(c, kind, tls)
     home, start, at_root = _home(c, name, kind, entry)
     writes = bool(commands & (UPLOADING | MAKING | CHANGING))
     if at_root and writes and not c.allow_writeable_chroot:
@@ -126,8 +126,10 @@ def _refuse_writable(home: str, entry: pwd.struct_passwd | None) -> None:
         )
 
 
-def _commands(c: Config, kind: Kind) -> frozenset[str]:
+def _commands(c: Config, kind: Kind, tls: bool) -> frozenset[str]:
     commands = READING
+    if tls:
+        commands |= {"PBSZ", "PROT"}
     if not c.dirlist_enable:
         commands -= LISTING
     if not c.download_enable:

@@ -10,8 +10,10 @@ import asyncio
 import random
 import socket
 
+import bunri
 from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.messages import Data, NoData
+from bunri.apps.ftpd.secure import Secure
 
 LOWEST_PORT = 1024  # below it a port of the peer may be a service of somebody else (RFC 2577, section 3)
 EVERY, AHEAD = 0.001, 0.2  # a session may ask once a millisecond, and has this many seconds' worth to begin with
@@ -20,11 +22,13 @@ EVERY, AHEAD = 0.001, 0.2  # a session may ask once a millisecond, and has this 
 class DataHere(Data):
     """The data connections of one session. One listener at a time."""
 
-    def __init__(self, control: socket.socket, config: Config) -> None:
+    def __init__(self, control: socket.socket, config: Config, secure: Secure | None, only_tls: bool) -> None:
         self._family = control.family
         self._here = control.getsockname()[0]
         self._peer = control.getpeername()[0]
         self._config = config
+        self._secure = secure
+        self._only_tls = only_tls
         self._listener: socket.socket | None = None
         self._due = 0.0
 
@@ -43,7 +47,11 @@ class DataHere(Data):
         port: int = self._listener.getsockname()[1]
         return port
 
-    async def accept(self) -> socket.socket:
+    async def accept(self, protected: bool) -> socket.socket:
+        self._refuse_wrong(protected)
+        return await self._protected(await self._accepted()) if protected else await self._accepted()
+
+    async def _accepted(self) -> socket.socket:
         if self._listener is None:
             raise NoData("Use PORT or PASV first.")
         try:
@@ -58,7 +66,22 @@ class DataHere(Data):
         finally:
             self.close()
 
-    async def connect(self, port: int) -> socket.socket:
+    async def connect(self, port: int, protected: bool) -> socket.socket:
+        self._refuse_wrong(protected)
+        return await self._protected(await self._connected(port)) if protected else await self._connected(port)
+
+    def _refuse_wrong(self, protected: bool) -> None:
+        if protected and self._secure is None:
+            raise NoData("There is no TLS here.", 522)
+        if self._only_tls and not protected:
+            raise NoData("Data connections must be encrypted.", 522)
+
+    async def _protected(self, connection: socket.socket) -> socket.socket:
+        if self._secure is None:
+            raise bunri.Misbehaved("TLS that there is not")
+        return await self._secure.data(connection)
+
+    async def _connected(self, port: int) -> socket.socket:
         if not self._config.port_enable or not LOWEST_PORT <= port <= 65535:
             raise NoData("Illegal PORT command.")
         await self._not_too_often()

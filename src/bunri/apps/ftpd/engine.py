@@ -21,7 +21,7 @@ from pyftpdlib.ioloop import IOLoop
 
 import bunri
 from bunri.apps.ftpd.files import Files
-from bunri.apps.ftpd.messages import Data, Kind, Log, NoData, Rights, Transfer
+from bunri.apps.ftpd.messages import Data, Handover, Kind, Log, NoData, Rights, Transfer
 from bunri.apps.ftpd.patterns import matches
 
 LOWEST_PORT = 1024
@@ -61,10 +61,33 @@ class Server:
         self.ip_map: list[str] = []
 
 
+class Control(socket.socket):
+    """The control connection. With TLS it is a pair of sockets inside this machine, which has no addresses."""
+
+    def __init__(self, given: socket.socket, rights: Rights) -> None:
+        super().__init__(fileno=given.detach())
+        self.setblocking(False)
+        self._names = rights.here, rights.peer
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        return socket.AF_INET6 if ":" in self._names[1][0] else socket.AF_INET
+
+    def getsockname(self) -> tuple[str, int]:
+        return self._names[0]
+
+    def getpeername(self) -> tuple[str, int]:
+        return self._names[1]
+
+
 class Engine(FTPHandler):
     """The handler of one control connection, logged in from the start."""
 
-    proto_cmds: ClassVar[dict[str, Any]] = {name: how for name, how in FTPHandler.proto_cmds.items() if name != "REIN"}
+    proto_cmds: ClassVar[dict[str, Any]] = {
+        **{name: how for name, how in FTPHandler.proto_cmds.items() if name != "REIN"},
+        "PBSZ": {"perm": None, "auth": True, "arg": True, "help": "Syntax: PBSZ <SP> 0."},
+        "PROT": {"perm": None, "auth": True, "arg": True, "help": "Syntax: PROT <SP> [C|P]."},
+    }
     tcp_no_delay = False  # set by the monitor: a worker sets no options
     unicode_errors = ERRORS
 
@@ -76,11 +99,14 @@ class Engine(FTPHandler):
         logger.addHandler(logging.NullHandler())
         "".encode("idna")
 
-    def __init__(self, control: socket.socket, data: Data, log: Log, rights: Rights, ahead: bytes, loop: Any) -> None:
+    def __init__(
+        self, control: socket.socket, data: Data, log: Log, rights: Rights, next_: Handover, loop: Any
+    ) -> None:
         self._data = data
         self._log = log
         self._rights = rights
-        self._sent_ahead = ahead
+        self._sent_ahead = next_.sent_ahead
+        self._protected = next_.protected
         self._port: int | None = None  # 0: the peer comes to us
         self._ascii = False
         self._flags = ""
@@ -92,6 +118,8 @@ class Engine(FTPHandler):
         self.authenticated = True
         self.username = rights.user
         self.fs = Files(rights, self)
+        if rights.tls:
+            self._extra_feats = ["AUTH TLS", "PBSZ", "PROT"]
 
     def begin(self) -> None:
         """The answer to the password, and then the commands that came with it."""
@@ -198,7 +226,7 @@ class Engine(FTPHandler):
         try:
             port = bunri.call(self._data.listen).result()
         except NoData as fault:
-            self.respond(f"425 {fault}")
+            self.respond(str(fault))
             return
         self._port = 0
         if extmode:
@@ -221,7 +249,20 @@ class Engine(FTPHandler):
             self.data_channel = None
         self._port = None
 
+    def ftp_PBSZ(self, line: str) -> None:
+        self.respond("200 PBSZ set to 0.")
+
+    def ftp_PROT(self, line: str) -> None:
+        if line.upper() not in ("C", "P"):
+            self.respond("536 PROT knows C and P.")
+        else:
+            self._protected = line.upper() == "P"
+            self.respond("200 PROT now Private." if self._protected else "200 PROT now Clear.")
+
     def _has_data(self) -> bool:
+        if self._rights.only_tls and not self._protected:
+            self.respond("522 Data connections must be encrypted.")
+            return False
         if self._port is None and self.data_channel is None:
             self.respond("425 Use PORT or PASV first.")
             return False
@@ -253,13 +294,14 @@ class Engine(FTPHandler):
     def _fetch_data_channel(self, file: Any) -> None:
         port, self._port = self._port, None
         try:
-            ask = bunri.call(self._data.connect, port) if port else bunri.call(self._data.accept)
+            p = self._protected
+            ask = bunri.call(self._data.connect, port, p) if port else bunri.call(self._data.accept, p)
             connection = ask.result()
         except NoData as fault:
             self._out_dtp_queue = self._in_dtp_queue = None
             if file is not None:
                 file.close()
-            self.respond(f"425 {fault}")
+            self.respond(str(fault))
             return
         connection.setblocking(False)
         self.data_channel = self.dtp_handler(connection, self)
@@ -300,13 +342,12 @@ def _dtp_handler(rights: Rights) -> Any:
     return type("Transfer", (base,), {"timeout": rights.stall, **more})
 
 
-def drive(control: socket.socket, data: Data, log: Log, rights: Rights, sent_ahead: bytes) -> None:
+def drive(control: socket.socket, data: Data, log: Log, rights: Rights, next_: Handover) -> None:
     """Serve the peer until he leaves."""
     os.umask(rights.umask)
-    control.setblocking(False)
     loop = IOLoop()
     try:
-        Engine(control, data, log, rights, sent_ahead, loop).begin()
+        Engine(Control(control, rights), data, log, rights, next_, loop).begin()
         loop.loop()
     finally:
         loop.close()

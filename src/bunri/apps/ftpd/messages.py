@@ -19,6 +19,7 @@ class Ask(Enum):
     PASSWORD = "password"
     DENIED = "denied"
     NEEDS_TLS = "needs tls"
+    NO_TLS = "no tls"
 
 
 class Kind(Enum):
@@ -35,7 +36,16 @@ class Greeting:
 
     banner: str
     attempts: int  # passwords; the monitor counts for itself
-    tls: bool = False
+    tls: bool = False  # AUTH TLS is offered
+    secured: bool = False  # TLS is on already (implicit_ssl)
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What the session goes on with."""
+
+    sent_ahead: bytes
+    protected: bool = False  # PROT P was said
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,8 @@ class Rights:
     stall: int = 300
     pasv_address: str = ""
     log_lines: bool = False
+    here: tuple[str, int] = ("", 0)  # the control connection's addresses, to show: with TLS its socket has none
+    peer: tuple[str, int] = ("", 0)
     tls: bool = False  # PROT P can be had
     only_tls: bool = False  # and nothing else
 
@@ -85,9 +97,10 @@ class NoData(Exception):
     """There is no data connection."""
 
     reason: str
+    code: int = 425
 
     def __str__(self) -> str:
-        return self.reason
+        return f"{self.code} {self.reason}"
 
 
 class Login(bunri.Service):
@@ -103,6 +116,11 @@ class Login(bunri.Service):
     async def password(self, user: str, password: bunri.Secret) -> bool:
         """Whether this password logs this user in. A no comes late. One too many ends the worker."""
 
+    @abstractmethod
+    @bunri.raises(NoData)
+    async def tls(self) -> socket.socket:
+        """The plain end of the control connection, once the handshake is over."""
+
 
 class Data(bunri.Service):
     """Data connections, to and from the peer of the control connection and nobody else."""
@@ -114,13 +132,13 @@ class Data(bunri.Service):
 
     @abstractmethod
     @bunri.raises(NoData)
-    async def accept(self) -> socket.socket:
-        """The peer's connection to the port."""
+    async def accept(self, protected: bool) -> socket.socket:
+        """The peer's connection to the port; protected: its plain end, with TLS behind it."""
 
     @abstractmethod
     @bunri.raises(NoData)
-    async def connect(self, port: int) -> socket.socket:
-        """A connection to a port of the peer."""
+    async def connect(self, port: int, protected: bool) -> socket.socket:
+        """A connection to a port of the peer, likewise."""
 
 
 class Log(bunri.Service):

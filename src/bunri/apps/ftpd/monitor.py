@@ -12,9 +12,9 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import bunri
@@ -22,10 +22,13 @@ from bunri.apps.ftpd.accounts import Account, account, names_in
 from bunri.apps.ftpd.auth import LONGEST, Pam, Passwords
 from bunri.apps.ftpd.broker import DataHere
 from bunri.apps.ftpd.config import Config
+from bunri.apps.ftpd.listening import listener_for, notify
 from bunri.apps.ftpd.logs import LogHere, Logs
-from bunri.apps.ftpd.messages import Ask, Greeting, Kind, Login
+from bunri.apps.ftpd.messages import Ask, Greeting, Handover, Kind, Login, NoData
 from bunri.apps.ftpd.prelogin import PreLogin
+from bunri.apps.ftpd.secure import Secure
 from bunri.apps.ftpd.session import Session
+from bunri.apps.ftpd.tls import Tls
 
 log = logging.getLogger("bunri.ftpd")
 ANONYMOUS = ("anonymous", "ftp")
@@ -34,7 +37,9 @@ ANONYMOUS = ("anonymous", "ftp")
 class LoginHere(Login):
     """The logins of one connection: `account` is what it earned."""
 
-    def __init__(self, config: Config, peer: str, logs: Logs) -> None:
+    def __init__(self, control: socket.socket, config: Config, peer: str, logs: Logs) -> None:
+        self.control = control  # what the session will get: its plain end, once there is TLS
+        self.secure: Secure | None = None
         self._config = config
         self._peer = peer
         self._logs = logs
@@ -45,7 +50,25 @@ class LoginHere(Login):
         c = self._config
         if c.userlist_enable and (name in names_in(c.userlist_file)) == c.userlist_deny:
             return Ask.DENIED
+        if c.ssl_enable:
+            guest = self._kind(name) is Kind.ANONYMOUS
+            if self.secure is None and (c.force_anon_logins_ssl if guest else c.force_local_logins_ssl):
+                return Ask.NEEDS_TLS
+            if self.secure is not None and guest and not c.allow_anon_ssl:
+                return Ask.NO_TLS
         return Ask.PASSWORD
+
+    async def tls(self) -> socket.socket:
+        if not self._config.ssl_enable or self.secure is not None:
+            raise bunri.Misbehaved("it asked for TLS twice, or where there is none")
+        self.secure = Secure.start(self._config)
+        self.control = await self.secure.control(self.control)
+        return self.control.dup()
+
+    def close(self) -> None:
+        if self.secure is not None:
+            self.secure.close()
+            self.control.close()
 
     async def password(self, user: str, password: bunri.Secret) -> bool:
         self._tried += 1
@@ -54,7 +77,7 @@ class LoginHere(Login):
         kind = self._kind(user)
         if await self.user(user) is Ask.PASSWORD and await self._right(kind, user, password):
             try:
-                self.account = account(self._config, user, kind, tls=False)
+                self.account = account(self._config, user, kind, tls=self.secure is not None)
             except (bunri.UsageError, OSError) as fault:
                 log.warning("%s: the login was right, and the account is not: %s", self._peer, fault)
         self._logs.event(self._peer, "OK LOGIN" if self.account else "FAIL LOGIN", user)
@@ -171,7 +194,7 @@ class Server:
         try:
             with control:
                 await self._talk(control, peer)
-        except bunri.BunriError as fault:  # it ends here: the others never notice
+        except (bunri.BunriError, NoData) as fault:  # it ends here: the others never notice
             log.warning("%s: %s", peer, _first_line(fault))
         except OSError as fault:
             log.info("%s: %s", peer, fault.strerror)
@@ -185,16 +208,28 @@ class Server:
         control.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         control.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # ABOR comes with urgent bytes before it
         logs.event(peer, "CONNECT")
-        login = LoginHere(config, peer, logs)
-        async with PreLogin.start(control, login, Greeting(self._banner, config.max_login_fails)) as pre:
-            sent_ahead = await bunri.call(pre.talk)
-        if login.account is None or sent_ahead is None:
-            return
-        rights, data = login.account.rights, DataHere(control, login.account.config)
-        mine = login.account.policy(Session.policy)
+        login = LoginHere(control, config, peer, logs)
         try:
-            async with Session.start_under(mine, control, data, LogHere(logs, peer, rights), rights, sent_ahead) as it:
-                await bunri.call(it.serve)
+            if config.implicit_ssl:
+                (await login.tls()).close()
+            greeting = Greeting(self._banner, config.max_login_fails, config.ssl_enable, login.secure is not None)
+            async with PreLogin.start(login.control, login, greeting) as pre:
+                next_ = await bunri.call(pre.talk)
+            if login.account is not None and next_ is not None:
+                await self._session(control, login, login.account, peer, next_)
+        finally:
+            login.close()
+
+    async def _session(
+        self, control: socket.socket, login: LoginHere, earned: Account, peer: str, next_: Handover
+    ) -> None:
+        rights = replace(earned.rights, here=control.getsockname()[:2], peer=control.getpeername()[:2])
+        data = DataHere(control, earned.config, login.secure, rights.only_tls)
+        log_ = LogHere(self._logs, peer, rights)
+        mine = earned.policy(Session.policy)
+        try:
+            async with Session.start_under(mine, login.control, data, log_, rights, next_) as session:
+                await bunri.call(session.serve)
         finally:
             data.close()
 
@@ -228,34 +263,11 @@ def _turn_away(control: socket.socket, why: str) -> None:
             log.info("turned away, and gone: %s", fault.strerror)
 
 
-def listener_for(config: Config) -> socket.socket:
-    """The socket that systemd handed over (sd_listen_fds(3)), or one on the configured address."""
-    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
-        return socket.socket(fileno=3)
-    if not (config.listen or config.listen_ipv6):
-        raise bunri.UsageError("listen=NO means inetd, which is not built. Set listen=YES, or use a systemd socket")
-    if config.listen_ipv6:
-        made = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
-        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        address = config.listen_address6 or "::"
-    else:
-        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        address = config.listen_address or "0.0.0.0"  # vsftpd's meaning of listen=YES
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((address, config.listen_port))
-        made.listen(256)
-    except OSError as fault:
-        made.close()
-        raise bunri.UsageError(f"cannot listen on {address} port {config.listen_port}: {fault.strerror}") from None
-    return made
-
-
-def notify(text: str) -> None:
-    """Tell systemd (sd_notify(3)), where it asked to be told."""
-    if path := os.environ.get("NOTIFY_SOCKET"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as it:
-            it.sendto(text.encode(), "\0" + path[1:] if path.startswith("@") else path)
+def _further(config: Config) -> Iterator[type[bunri.Compartment]]:
+    if config.virtual_passwd_file:
+        yield Passwords
+    if config.ssl_enable:
+        yield Tls
 
 
 def serve(
@@ -264,7 +276,10 @@ def serve(
     """Serve until a signal ends it. `ready` is told the port."""
     if config.local_enable and os.geteuid() != 0 and not config.virtual_passwd_file:
         raise bunri.UsageError("local users need a server that root starts. Set local_enable=NO, or use virtual users")
-    bunri.prepare(PreLogin, Session, *((Passwords,) if config.virtual_passwd_file else ()))
+    for file in (config.rsa_cert_file, config.rsa_private_key_file) if config.ssl_enable else ():
+        if file and not os.access(file, os.R_OK):
+            raise bunri.UsageError(f"the certificate or key {file!r} cannot be read")
+    bunri.prepare(PreLogin, Session, *_further(config))
     with listener_for(config) as listener:
         number = listener.getsockname()[1]
 

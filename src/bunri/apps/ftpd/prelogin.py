@@ -9,10 +9,17 @@ from __future__ import annotations
 import socket
 
 import bunri
-from bunri.apps.ftpd.messages import Ask, Greeting, Login
+from bunri.apps.ftpd.messages import Ask, Greeting, Handover, Login, NoData
 
 LONGEST = 400  # bytes of a command line
 FEATURES = ("EPRT", "EPSV", "MDTM", "MLST type*;perm*;size*;modify*;unique*;", "REST STREAM", "SIZE", "TVFS", "UTF8")
+
+TLS_FEATURES = ("AUTH TLS", "PBSZ", "PROT")
+REFUSED = {
+    Ask.DENIED: "Permission denied.",
+    Ask.NEEDS_TLS: "This login must use encryption.",
+    Ask.NO_TLS: "Anonymous sessions may not use encryption.",
+}
 
 
 class PreLogin(bunri.Compartment):
@@ -24,12 +31,14 @@ class PreLogin(bunri.Compartment):
         self._control = control
         self._login = login
         self._greeting = greeting
+        self._secured = greeting.secured
+        self._protected = False
         self._buffer = b""
         self._user = ""
         self._failed = 0
 
-    async def talk(self) -> bytes | None:
-        """Until login: the bytes that the peer sent ahead. None: he left."""
+    async def talk(self) -> Handover | None:
+        """Until login: what the session goes on with, bytes that were sent ahead among it. None: he left."""
         self._control.setblocking(True)
         self._greet()
         while (line := self._line()) is not None:
@@ -41,7 +50,7 @@ class PreLogin(bunri.Compartment):
             if word != "PASS":
                 self._answer(word, argument)
             elif self._logged_in(argument):
-                return self._buffer
+                return Handover(self._buffer, self._protected)
             elif self._failed >= self._greeting.attempts:
                 return None
         return None
@@ -57,7 +66,17 @@ class PreLogin(bunri.Compartment):
             case "USER":
                 self._say(501, "USER needs a name.")
             case "FEAT":
-                self._send("211-Features:\r\n" + "".join(f" {name}\r\n" for name in FEATURES) + "211 End\r\n")
+                names = (*FEATURES, *(TLS_FEATURES if self._greeting.tls else ()))
+                self._send("211-Features:\r\n" + "".join(f" {name}\r\n" for name in names) + "211 End\r\n")
+            case "AUTH" if self._greeting.tls:
+                self._start_tls(argument)
+            case "PBSZ" if self._secured:
+                self._say(200, "PBSZ set to 0.")
+            case "PROT" if self._secured and argument.upper() in ("C", "P"):
+                self._protected = argument.upper() == "P"
+                self._say(200, "PROT now Private." if self._protected else "PROT now Clear.")
+            case "PBSZ" | "PROT" if self._greeting.tls:
+                self._say(503 if not self._secured else 536, f"{word} needs a secure connection, and C or P.")
             case "OPTS" if argument.upper() in ("UTF8 ON", "UTF-8 ON"):
                 self._say(200, "Always in UTF8 mode.")
             case "OPTS":
@@ -69,14 +88,31 @@ class PreLogin(bunri.Compartment):
             case _:
                 self._say(530, "Please login with USER and PASS.")
 
+    def _start_tls(self, kind: str) -> None:
+        if self._secured or kind.upper() not in ("TLS", "TLS-C", "SSL"):
+            self._say(504, "Only AUTH TLS is known, and only once.")
+            return
+        self._say(234, "Proceed with negotiation.")
+        self._buffer = b""  # what came in clear text is not a command of what follows
+        self._user = ""
+        cipher = self._control
+        try:
+            self._control = bunri.call(self._login.tls).result()
+        except NoData:
+            return  # nobody is there to talk to: the next read finds the closed socket
+        finally:
+            cipher.close()
+        self._control.setblocking(True)
+        self._secured = True
+
     def _named(self, user: str) -> None:
         self._user = ""
         try:
             ask = bunri.call(self._login.user, user).result()
         except bunri.UsageError:
             ask = Ask.PASSWORD  # no name that a message could carry: nobody's
-        if ask is Ask.DENIED:
-            self._say(530, "Permission denied.")
+        if ask is not Ask.PASSWORD:
+            self._say(530, REFUSED[ask])
         else:
             self._user = user
             self._say(331, "Please specify the password.")

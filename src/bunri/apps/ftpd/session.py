@@ -9,7 +9,7 @@ import socket
 
 import bunri
 from bunri.apps.ftpd.engine import Engine, drive
-from bunri.apps.ftpd.messages import Data, Log, Rights
+from bunri.apps.ftpd.messages import Data, Handover, Log, Rights
 
 
 class Session(bunri.Compartment):
@@ -29,13 +29,13 @@ class Session(bunri.Compartment):
     def warm_up(cls) -> None:
         Engine.prepare()
 
-    def __init__(self, control: socket.socket, data: Data, log: Log, rights: Rights, sent_ahead: bytes) -> None:
+    def __init__(self, control: socket.socket, data: Data, log: Log, rights: Rights, next_: Handover) -> None:
         self._control = control
         self._data = data
         self._log = log
         self._rights = rights
-        self._sent_ahead = sent_ahead
+        self._next = next_
 
     async def serve(self) -> None:
         """Until the peer leaves. It blocks this process's loop: nobody else is served here."""
-        drive(self._control, self._data, self._log, self._rights, self._sent_ahead)
+        drive(self._control, self._data, self._log, self._rights, self._next)

@@ -1,0 +1,163 @@
+"""TLS: by AUTH and from the first byte, for control and data, with the key in a process that parses no FTP."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from ftplib import FTP, FTP_TLS, error_perm
+from pathlib import Path
+
+import pytest
+from served import Served, serving, written
+
+BASE = {
+    "anonymous_enable": "YES",
+    "ssl_enable": "YES",
+    "allow_anon_ssl": "YES",
+    "ftp_username": "",
+    "write_enable": "YES",
+    "anon_upload_enable": "YES",
+    "allow_writeable_chroot": "YES",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tls")
+
+
+@pytest.fixture(scope="module")
+def pem(folder: Path) -> Path:
+    """A certificate and its key, in one file that only its owner can read."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    path = folder / "both.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-keyout", str(path), "-out", str(folder / "cert.pem")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    path.write_bytes(path.read_bytes() + (folder / "cert.pem").read_bytes())
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture(scope="module")
+def strict(folder: Path, pem: Path, pub: Path) -> Iterator[Served]:
+    """What vsftpd does by default: data connections must resume the control connection's session."""
+    file = written(folder / "strict", **BASE, anon_root=pub, rsa_cert_file=pem, force_anon_data_ssl="YES",
+                   force_anon_logins_ssl="YES", xferlog_enable="YES", vsftpd_log_file=folder / "log")  # fmt: skip
+    with serving(folder, str(file)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def lax(folder: Path, pem: Path) -> Iterator[tuple[Served, Path]]:
+    """For clients that resume nothing; and with uploads."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="bunri-ftpd-") as drop:
+        Path(drop).chmod(0o1777)
+        file = written(folder / "lax", **BASE, anon_root=drop, rsa_cert_file=pem, require_ssl_reuse="NO",
+                       anon_umask="022", anon_world_readable_only="NO")  # fmt: skip
+        with serving(folder, str(file)) as server:
+            yield server, Path(drop)
+
+
+def secure(server: Served, *, context: ssl.SSLContext | None = None) -> FTP_TLS:
+    ftp = FTP_TLS(timeout=20, encoding="utf-8", context=context or ssl._create_unverified_context())
+    try:
+        ftp.connect("127.0.0.1", server.port)
+        ftp.login("ftp", "x@")
+    except BaseException:
+        ftp.close()
+        raise
+    return ftp
+
+
+@pytest.mark.parametrize(
+    ("client", "command"),
+    [
+        ("curl", ["curl", "-sSk", "--ssl-reqd", "{url}/large"]),
+        ("curl", ["curl", "-sSk", "--ssl-reqd", "--tls-max", "1.2", "{url}/large"]),
+        ("lftp", ["lftp", "-c", "set net:max-retries 1; set ssl:verify-certificate no; set ftp:ssl-allow-anonymous yes; "
+                  "set ftp:ssl-protect-data yes; open {url}; cat large"]),
+    ],
+    ids=["curl", "curl-1.2", "lftp"],
+)  # fmt: skip
+def test_real_clients_fetch_a_file_in_secret(strict: Served, pub: Path, client: str, command: list[str]) -> None:
+    if not shutil.which(client):
+        pytest.skip(f"{client} is not installed")
+    done = subprocess.run([part.format(url=strict.url) for part in command], capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr + strict.log.read_bytes()
+    assert done.stdout == (pub / "large").read_bytes()
+
+
+def test_a_login_in_clear_text_is_refused(strict: Served) -> None:
+    with FTP(timeout=10) as ftp:
+        ftp.connect("127.0.0.1", strict.port)
+        with pytest.raises(error_perm, match="530 This login must use encryption"):
+            ftp.sendcmd("USER ftp")
+        with pytest.raises(error_perm, match="503"):
+            ftp.sendcmd("PROT P")
+
+
+def test_data_in_clear_text_is_refused(strict: Served) -> None:
+    with secure(strict) as ftp, pytest.raises(error_perm, match="522 Data connections must be encrypted"):
+        ftp.retrlines("LIST", lambda line: None)
+
+
+def test_a_data_connection_that_resumes_nothing_is_refused(strict: Served) -> None:
+    """The client never offers the session that it has: somebody else could have made that connection."""
+    with secure(strict) as ftp:
+        ftp.prot_p()
+        with pytest.raises((error_perm, ssl.SSLError, OSError, EOFError)):
+            ftp.retrbinary("RETR hello", lambda data: None)
+        ftp.close()
+    assert "OK DOWNLOAD" not in strict.log.read_text().rpartition("CONNECT")[2]
+
+
+def test_commands_in_clear_text_before_the_handshake_are_forgotten(strict: Served) -> None:
+    """Somebody in between writes commands behind AUTH, to have them run inside the secret session (CVE-2011-0411)."""
+    with FTP_TLS(timeout=10, context=ssl._create_unverified_context()) as ftp:
+        ftp.connect("127.0.0.1", strict.port)
+        ftp.sock.sendall(b"AUTH TLS\r\nUSER ftp\r\n")
+        assert ftp.getresp().startswith("234")
+        ftp.sock = ftp.context.wrap_socket(ftp.sock)
+        ftp.file = ftp.sock.makefile(mode="r", encoding="utf-8")
+        with pytest.raises(error_perm, match="503 Login with USER"):
+            ftp.sendcmd("PASS x")
+
+
+def test_files_go_both_ways(lax: tuple[Served, Path]) -> None:
+    server, drop = lax
+    content = bytes(range(256)) * 8000
+    with secure(server) as ftp:
+        ftp.prot_p()
+        ftp.storbinary("STOR up", io.BytesIO(content))
+        parts: list[bytes] = []
+        ftp.retrbinary("RETR up", parts.append)
+        assert b"".join(parts) == content == (drop / "up").read_bytes()
+        ftp.set_pasv(False)
+        assert "up" in ftp.nlst()
+
+
+def test_tls_from_the_first_byte(folder: Path, pem: Path, pub: Path) -> None:
+    file = written(folder / "implicit", **BASE, anon_root=pub, rsa_cert_file=pem, implicit_ssl="YES")
+    with serving(folder, str(file)) as server:
+        url = f"ftps://127.0.0.1:{server.port}/hello"
+        done = subprocess.run(["curl", "-sSk", url], capture_output=True, timeout=60)
+        assert (done.returncode, done.stdout) == (0, b"hello\n"), done.stderr
+        with pytest.raises((EOFError, OSError)), FTP(timeout=5) as ftp:
+            ftp.connect("127.0.0.1", server.port, timeout=3)
+
+
+def test_without_a_certificate_it_does_not_start(folder: Path, pub: Path) -> None:
+    """Found at the start, not at the first AUTH."""
+    from served import refused
+
+    file = written(folder / "none", **BASE, anon_root=pub, rsa_cert_file="/nowhere.pem")
+    assert "/nowhere.pem" in refused(str(file))
