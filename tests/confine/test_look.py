@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import ORDINARY, be, become_ordinary, skip_unless
+from forked import ORDINARY, be, become_ordinary, in_child, skip_unless
 from msgspec import structs
 
 from bunri.confine import Context, Difference, Look, Part, Sight, Unreadable, carry_out, detect, look, report
 from bunri.errors import HostError, Observer, Promise
-from bunri.kernel import capability, clone, mount
+from bunri.kernel import capability, clone, mount, prctl
 from bunri.plan import steps as s
 from bunri.plan.report import Layer, State
 from bunri.plan.value import Clone, Expected, ExpectedMount, Plan
@@ -393,3 +393,26 @@ def test_a_worker_in_a_user_namespace_of_its_own_shows_the_monitors_uid() -> Non
     found = in_child(inside)
     assert found.differences == ()
     assert set(found.right) == {"uid", "namespace user", "namespace pid", "namespace net"}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can look with another's ids")
+def test_a_root_without_ptrace_looks_with_the_workers_ids() -> None:
+    """As in a container. The control is the same look with root's own ids."""
+    expected = wanting(namespaces={"mnt": "monitor"})
+
+    def looked(pid: int, *, as_worker: bool) -> Look:
+        return look(pid, expected, Part.HELD, Sight(uid=ORDINARY, gid=ORDINARY, as_worker=as_worker))
+
+    def fields(pid: int) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, int, int]]:
+        mask = capability.get().effective & ~(1 << capability.SYS_PTRACE)
+        capability.set_(capability.Sets(mask, mask, 0))
+        hidden = tuple(each.field for each in looked(pid, as_worker=False).unreadable)
+        right = looked(pid, as_worker=True).right
+        return hidden, right, (os.geteuid(), prctl.dumpable(), capability.get().effective == mask)
+
+    def at_its_checkpoint() -> None:
+        become_ordinary()
+        prctl.set_dumpable(1)
+
+    with living(at_its_checkpoint) as pid:
+        assert in_child(fields, pid) == (("namespace mnt",), ("namespace mnt",), (0, 1, True))

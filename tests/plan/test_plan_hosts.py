@@ -12,6 +12,7 @@ from bunri.plan.steps import (
     CloseDescriptors,
     DropBounding,
     Filter,
+    Hostname,
     Landlock,
     MountInRoot,
     NewRoot,
@@ -37,7 +38,7 @@ def _at(steps: tuple[AnyStep, ...], kind: type) -> int:
     return next(index for index, step in enumerate(steps) if isinstance(step, kind))
 
 
-@pytest.mark.parametrize("name", [*FULL, "Docker, root"])
+@pytest.mark.parametrize("name", [*FULL, "Docker, root", "rootless, one uid"])
 def test_the_default_policy_is_kept(name: str) -> None:
     made = _plan(Policy(), hosts.HOSTS[name])
     assert made.expected.effective == 0
@@ -133,6 +134,24 @@ def test_scopes_are_each_workers_own() -> None:
 def test_without_scopes_each_worker_has_its_own_network_namespace() -> None:
     assert "net" in _plan(Policy(), hosts.LINUX_6_1).clone.namespaces
     assert "net" not in _plan(Policy(), hosts.ROOT).clone.namespaces
+
+
+def test_who_can_become_nobody_else_is_an_ordinary_user() -> None:
+    made = _plan(Policy(), hosts.ROOTLESS)
+    assert made.clone.user == "unmapped"
+    assert not any(isinstance(step, SetIds) for step in made.worker)
+
+
+def test_a_name_that_may_not_be_set_is_left_alone() -> None:
+    made = plan(Policy(), hosts.PODMAN_ROOT, python=PYTHON, mapped=True)
+    assert made.has("uts namespace")
+    assert not any(isinstance(step, Hostname) for step in made.template)
+    assert any(isinstance(step, Hostname) for step in _plan(Policy(), hosts.ROOT).template)
+
+
+def test_who_could_not_be_looked_at_at_its_end_waits_before() -> None:
+    assert _plan(Policy(), hosts.DOCKER_ROOT).has_checkpoint
+    assert not _plan(Policy(), hosts.ROOT).has_checkpoint
 
 
 def test_a_scratch_needs_a_mount_namespace() -> None:

@@ -86,7 +86,7 @@ def test_a_grant_of_what_does_not_exist_is_refused_each_time() -> None:
     policy = grants.Home.policy.with_(user=bunri.User.same(), files=[fs.read("/nowhere/at/all")])
     for _ in range(2):
         with pytest.raises(bunri.HostError, match="/nowhere/at/all"), grants.Home.start_under(policy):
-            pass
+            pass  # said at once, or by the template
 
 
 def test_fs_python_lets_a_module_be_imported_late() -> None:

@@ -45,6 +45,9 @@ class Link:
             return self._receive_with_descriptors(socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
+        except ConnectionResetError:
+            # It ended with packets of ours unread. That is told once, and before what it said last.
+            return self.receive_now()
 
     def send(self, packet: bytes | bytearray, descriptors: Sequence[int] = ()) -> None:
         """Send, waiting for room. For the worker's side."""

@@ -34,7 +34,9 @@ def helps(policy: Settled, host: Host) -> bool:
 def as_inside(policy: Policy, host: Host) -> tuple[Policy, Host]:
     """What the plan is to be made of: in the namespace this process may do what root may, but become nobody else."""
     everything = tuple(range(host.last_capability + 1))
-    return policy.with_(user=User.same()), msgspec.structs.replace(host, uid=0, capabilities=everything)
+    return policy.with_(user=User.same()), msgspec.structs.replace(
+        host, uid=0, capabilities=everything, mapped_uids=((0, 4294967295),)
+    )
 
 
 def as_outside(layers: tuple[Layer, ...], host: Host) -> tuple[Layer, ...]:

@@ -85,8 +85,8 @@ def _enter_user_namespace() -> None:
 def _use_user_namespace() -> None:
     """Ubuntu's security module lets it be made, and then refuses what its capabilities are for."""
     _enter_user_namespace()
-    clone.unshare(clone.CLONE_NEWUTS)
-    system.set_hostname("bunri")
+    clone.unshare(clone.CLONE_NEWNS)
+    mount.mount(None, "/", None, mount.REC | mount.PRIVATE)
 
 
 def _privileged() -> bool:
@@ -104,6 +104,12 @@ def _make_namespace(name: str) -> None:
     if pid == 0:
         os._exit(0)
     os.waitpid(pid, 0)
+
+
+def _set_hostname() -> None:
+    _gain_privilege()
+    clone.unshare(clone.CLONE_NEWUTS)
+    system.set_hostname("bunri")
 
 
 def _own_mounts() -> None:
@@ -162,7 +168,7 @@ class _Hidden:
     """A process as a worker is at its end: not dumpable, and seen from here. Started first, looked at last."""
 
     def __init__(self, mapped: list[tuple[int, int]]) -> None:
-        self._uid = os.geteuid() if os.geteuid() else _highest(mapped)
+        self._uid = os.geteuid() if os.geteuid() else _highest(mapped)  # root's, where there is no other
         self._ready, told = os.pipe()
         wait, self._end = os.pipe()
         self.pid = os.fork()
@@ -177,7 +183,7 @@ class _Hidden:
 
     def _become(self) -> None:
         try:
-            if os.geteuid() == 0:
+            if os.geteuid() != self._uid:
                 os.setgroups([])
                 os.setresgid(self._uid, self._uid, self._uid)
                 os.setresuid(self._uid, self._uid, self._uid)
@@ -271,6 +277,7 @@ def _label(remarks: dict[str, str]) -> dict[str, Any]:
 
 
 _TRIED: dict[str, Callable[[], object]] = {
+    "hostname": _set_hostname,
     "pivot_root": _pivot,
     "chroot": lambda: os.chroot("/"),
     "seccomp": lambda: _install_filter(0),

@@ -10,20 +10,24 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 
 from bunri.confine._mounts import EMPTY_ROOT, Allowed, attributes_of, faults
 from bunri.errors import BunriError, HostError, Promise
-from bunri.kernel import descriptors, label, mount, procfs
+from bunri.kernel import descriptors, ids, label, mount, procfs
 from bunri.plan.value import Expected
 
 
 class Part(Enum):
-    """Which half of the look."""
+    """Which half of the look: EARLY and LATE; or, where nobody may read of a process that is not dumpable, HELD and
+    AFTER."""
 
     EARLY = "early"
     LATE = "late"
+    HELD = "held"  # it waits at its checkpoint, still dumpable: all that cannot be read afterwards
+    AFTER = "after"  # what is left for the end, where there was a checkpoint
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Sight:
     """What the look must find beyond the plan's words: known when one worker is asked for. None: as the plan says.
 
     `template` is the pid of its template. `descriptors`: number -> kind, or kind and access as in "pipe r".
-    `image`: bytes, to which the plan's `above_image` adds.
+    `image`: bytes, to which the plan's `above_image` adds. `as_worker`: look with the worker's own ids, for a monitor
+    that is root without CAP_SYS_PTRACE.
     """
 
     uid: int | None = None
@@ -40,6 +45,13 @@ class Sight:
     template: int | None = None
     descriptors: Mapping[int, str] | None = None
     image: int | None = None
+    as_worker: bool = False
+
+    def eyes(self) -> AbstractContextManager[None]:
+        """Whose rights count for reading."""
+        if self.as_worker and self.uid is not None and self.gid is not None:
+            return ids.file_system_ids(self.uid, self.gid)
+        return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -136,7 +148,7 @@ def look(pid: int, expected: Expected, part: Part, sight: Sight | None = None) -
         found.hide("process", error)
         return found.as_look(part)
     try:
-        for each in _EARLY if part is Part.EARLY else _LATE:
+        for each in _READINGS[part]:
             each(found, directory, expected, sight or Sight())
     finally:
         os.close(directory)
@@ -173,13 +185,15 @@ def _namespaces(found: _Finding, directory: int, expected: Expected, sight: Sigh
         return
     monitors = _links_of("self", names)
     templates = _links_of(sight.template, names) if sight.template else {}
-    for name, whose in names.items():
-        field = f"namespace {name}"
-        try:
-            seen = procfs.namespace(directory, name)
-        except OSError as error:
-            found.hide(field, error)
-            continue
+    links: dict[str, str] = {}
+    with sight.eyes():
+        for name in names:
+            try:
+                links[name] = procfs.namespace(directory, name)
+            except OSError as error:
+                found.hide(f"namespace {name}", error)
+    for name, seen in links.items():
+        field, whose = f"namespace {name}", names[name]
         others = {"monitor": monitors.get(name), "template": templates.get(name)}
         needed = _NEEDED_FOR_OWN if whose == "own" and sight.template else ("monitor",) if whose == "own" else (whose,)
         if any(others.get(word) is None for word in needed):
@@ -290,11 +304,12 @@ def _descriptor_table(found: _Finding, directory: int, expected: Expected, sight
     if table is None and expected.descriptors is None:
         return
     try:
-        numbers = procfs.descriptors(directory)
-        if table is None:
-            found.compare("descriptors", expected.descriptors, numbers)
-            return
-        seen = {number: _descriptor(directory, number, " " in table.get(number, "")) for number in numbers}
+        with sight.eyes():
+            numbers = procfs.descriptors(directory)
+            if table is None:
+                found.compare("descriptors", expected.descriptors, numbers)
+                return
+            seen = {number: _descriptor(directory, number, " " in table.get(number, "")) for number in numbers}
     except (OSError, ValueError) as error:
         found.hide("descriptors", error)
         return
@@ -326,8 +341,12 @@ def _label(found: _Finding, directory: int, expected: Expected, sight: Sight) ->
 _Reading = Callable[[_Finding, int, Expected, Sight], None]
 
 
-_EARLY: tuple[_Reading, ...] = (_namespaces,)
-_LATE: tuple[_Reading, ...] = (_status, _limits, _oom_score, _mount_table, _descriptor_table, _label)
+_READINGS: dict[Part, tuple[_Reading, ...]] = {
+    Part.EARLY: (_namespaces,),
+    Part.LATE: (_status, _limits, _oom_score, _mount_table, _descriptor_table, _label),
+    Part.HELD: (_namespaces, _descriptor_table),
+    Part.AFTER: (_status, _limits, _oom_score, _mount_table, _label),
+}
 
 
 def fields_right(looks: Sequence[Look]) -> Iterator[str]:

@@ -32,6 +32,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     namespaces: tuple[
         str, ...
     ] = ()  # can be made: mnt pid net ipc uts cgroup time (inside a user namespace, for an ordinary user)
+    hostname: bool = True  # can be set in a uts namespace of its own: an engine's filter may refuse it everywhere
     pivot_root: bool = False
     chroot: bool = False
     landlock_abi: int = 0  # 0: none
@@ -56,7 +57,9 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_root(self) -> bool:
-        return self.uid == 0
+        """Whether it can become other users: uid 0, where there are others. A rootless container may know root only:
+        that root is an ordinary user."""
+        return self.uid == 0 and any(first + count > 1 for first, count in self.mapped_uids)
 
     def to_json(self) -> str:
         return msgspec.json.format(msgspec.json.encode(self)).decode()

@@ -80,6 +80,14 @@ DOCKER_ORDINARY: Final = replace(
 )
 """The same container, as an ordinary user."""
 
+PODMAN_ROOT: Final = replace(
+    ROOT, capabilities=_DOCKER, hostname=False, reads_not_dumpable=False, remarks={"hostname": "EPERM"}
+)
+"""Podman's default profile, as its root: fourteen capabilities, and user namespaces with all of them."""
+
+ROOTLESS: Final = replace(PODMAN_ROOT, mapped_uids=((0, 1),))
+"""A rootless container that knows one uid: its root can become nobody else."""
+
 UBUNTU_24_04: Final = replace(
     ORDINARY,
     kernel=(6, 8),
@@ -102,6 +110,8 @@ HOSTS: Final[dict[str, Host]] = {
     "arm64": ARM64,
     "Docker, root": DOCKER_ROOT,
     "Docker, ordinary user": DOCKER_ORDINARY,
+    "Podman, root": PODMAN_ROOT,
+    "rootless, one uid": ROOTLESS,
     "Ubuntu 24.04": UBUNTU_24_04,
 }
 """All of them by name."""

@@ -183,7 +183,7 @@ class _Build:
         means = self.means
         if means.template_namespaces:
             yield Unshare(namespaces=means.template_namespaces, reason="made once, copied or shared by the workers")
-        if "uts" in means.template_namespaces:
+        if "uts" in means.template_namespaces and means.host.hostname:
             yield Hostname(reason="the host's name is nobody's business")
         if means.own_root:
             granted = places.mounts(means, self.python)

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from bunri.plan.report import Layer, State
-from bunri.plan.steps import AnyStep
+from bunri.plan.steps import AnyStep, Checkpoint
 
 UserNamespace = Literal["unmapped", "mapped"]
 Belongs = Literal["own", "template", "monitor"]
@@ -62,6 +62,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[Layer, ...]
     expected: Expected
     notes: tuple[str, ...] = ()
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether each worker waits, still dumpable, until the monitor has looked."""
+        return any(isinstance(step, Checkpoint) for step in self.worker)
 
     def layer(self, name: str) -> Layer:
         """The layer of that name. KeyError if the plan knows none."""

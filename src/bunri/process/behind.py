@@ -46,6 +46,7 @@ class Behind(ABC):
     """One worker, as its stub knows it. Its `side` is the conversation."""
 
     hurried = True  # its calls have the default deadline
+    waits = False  # two messages are due before it is open: it is looked at in between
 
     def __init__(
         self, program: Program, contract: Contract, policy: Policy, loop: asyncio.AbstractEventLoop | None
@@ -71,8 +72,8 @@ class Behind(ABC):
     # what differs --------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def on_ready(self) -> None:
-        """It says that it is ready. On whatever thread reads its channel."""
+    def on_ready(self, *, held: bool) -> None:
+        """It says that it is ready, or, `held`, that it waits to be looked at. On whatever thread reads its channel."""
 
     @abstractmethod
     def on_failed(self, body: bytes) -> None:

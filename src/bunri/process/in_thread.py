@@ -149,7 +149,7 @@ class InThread(Behind):
 
     # what only a process has ---------------------------------------------------------------------------------------
 
-    def on_ready(self) -> None:
+    def on_ready(self, *, held: bool) -> None:
         raise ProtocolError("READY from a thread")
 
     def on_failed(self, body: bytes) -> None:

@@ -15,7 +15,7 @@ import select
 import signal
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -25,12 +25,9 @@ from bunri.errors import (
     BunriError,
     Denial,
     Exit,
-    HostError,
     InternalError,
     Observer,
-    Promise,
     ProtocolError,
-    UsageError,
     Violation,
 )
 from bunri.kernel import procfs, rlimit
@@ -39,6 +36,7 @@ from bunri.policy import Policy
 from bunri.process.behind import CLOSED, Behind
 from bunri.process.messages import Failed
 from bunri.process.output import Output
+from bunri.process.refusals import did_not_wait, start_error
 from bunri.text import printable
 from bunri.wire import Contract
 
@@ -62,6 +60,9 @@ class Worker(Behind):
         self.uid: int | None = None
         self.output: Output
         self.asked = time.monotonic()
+        self.waits = template.plan.has_checkpoint
+        self._held = False  # it is at the checkpoint, or was
+        self._let_on = False
         self._ready = False
         self._forked = False
         self._looks: list[Look] = []
@@ -84,18 +85,25 @@ class Worker(Behind):
             if self._cause is not None:
                 self._send_kill()
                 return
-            self._look(Part.EARLY)
+            if not self.waits:
+                self._look(Part.EARLY)
+            elif self._held:
+                self._look_and_let_on()
             if self._ready:
                 self._look_and_open()
 
-    def on_ready(self) -> None:
-        """It says that it is confined. On whatever thread reads its channel."""
+    def on_ready(self, *, held: bool) -> None:
+        """It says that it is confined, or, `held`, that it waits at its checkpoint. On whatever thread reads its channel."""
         with self._lock:
-            if self._ready:
-                raise ProtocolError("a second READY")
-            self._ready = True
+            if self._ready or (held and (self._held or not self.waits)):
+                raise ProtocolError("a READY where none was due")
+            if self.waits and not held and not self._let_on:
+                self._start_error = did_not_wait(self.describe())
+                self.kill("it did not wait at its checkpoint")
+                return
+            self._held, self._ready = self._held or held, not held
             if self._forked:
-                self._look_and_open()
+                (self._look_and_let_on if held else self._look_and_open)()
 
     def on_failed(self, body: bytes) -> None:
         """A step of the plan was refused it."""
@@ -120,8 +128,15 @@ class Worker(Behind):
         self.kill("its zygote died")
         self.on_ended(Exit(signal=signal.SIGKILL if self._forked else None, cause="its zygote died"))
 
+    def _look_and_let_on(self) -> None:
+        """At its checkpoint: what nobody could read once it is not dumpable."""
+        self._look(Part.HELD)
+        if self._cause is None:
+            self._let_on = True
+            self.side.let_on()
+
     def _look_and_open(self) -> None:
-        self._look(Part.LATE)
+        self._look(Part.AFTER if self.waits else Part.LATE)
         if self._cause is None:
             self.side.let_through()
 
@@ -233,28 +248,3 @@ def _has_ended(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
-
-
-# Which promise is not kept when a step fails.
-_PROMISES: Final = {
-    **dict.fromkeys(("new_root", "mount_in_root", "chroot", "landlock"), Promise.FILES),
-    **dict.fromkeys(("set_ids", "set_capabilities", "drop_bounding", "securebits"), Promise.IDENTITY),
-    **dict.fromkeys(("filter", "strict_mode"), Promise.SYSCALLS),
-    "limits": Promise.MEMORY,
-    "label": Promise.LABEL,
-}
-
-
-def start_error(failed: Failed) -> BunriError:
-    """The exception for a zygote or a worker that could not go on."""
-    text = printable(failed.text)
-    if failed.usage:
-        trace = f"\n{printable(failed.trace, keep_newlines=True, limit=16384)}" if failed.trace else ""
-        return UsageError(text + trace)
-    return HostError(
-        text,
-        promise=_PROMISES.get(failed.step or ""),
-        layer=printable(failed.step) if failed.step else None,
-        errno=failed.errno,
-        remedy="See what this host lacks, or name the promise in may_miss",
-    )

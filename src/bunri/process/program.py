@@ -119,8 +119,8 @@ class Program:
             if reason:
                 return None, f"the role zygote keeps root's rights: {cls.__qualname__} {reason}"
             _add_users(cls.policy, uids, gids)
-        uid = self.users.take()
-        return IdMap(tuple(sorted(uids.items())), tuple(sorted(gids.items())), uid), ""
+        uid, known = self.users.take(), self.host.mapped_uids
+        return IdMap(_within(uids, known), _within(gids, known), uid), ""
 
     # deaths --------------------------------------------------------------------------------------------------------
 
@@ -408,6 +408,17 @@ def _add_users(policy: Policy, uids: dict[int, int], gids: dict[int, int]) -> No
     for gid in (ids.gid, *ids.groups):
         if gid:
             gids.setdefault(gid, 1)
+
+
+def _within(ids: dict[int, int], known: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """The ranges, as far as our own user namespace knows them: a map of others is refused whole."""
+    found: list[tuple[int, int]] = []
+    for first, count in sorted(ids.items()):
+        for start, size in known:
+            low, high = max(first, start), min(first + count, start + size)
+            if low < high:
+                found.append((low, high - low))
+    return tuple(found)
 
 
 _current: Program | None = None

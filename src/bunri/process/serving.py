@@ -29,6 +29,7 @@ from bunri.errors import BunriError, DeadlineExceeded, ProtocolError, UsageError
 from bunri.process.services import Services
 from bunri.wire import Kind, MethodContract
 from bunri.wire.frames import (
+    AT_CHECKPOINT,
     HEADER_SIZE,
     PLAIN_CALL_BLOCKING,
     PLAIN_REPLY,
@@ -251,6 +252,10 @@ class MonitorSide(Conversation):
             if self._over is not None:
                 raise self._over
             return super().begin(obj, method, args, blocks=blocks, call=call, kind=kind)
+
+    def let_on(self) -> None:
+        """It may go on from its checkpoint: the one packet that a worker gets before it is open. It has room for it."""
+        self.link.send(b"g")
 
     def let_through(self) -> None:
         """The worker was looked at, and is what the plan says."""
@@ -535,7 +540,7 @@ class MonitorSide(Conversation):
             if self._background:
                 self.read_now()
                 with self.state:
-                    if not self.pending:
+                    if not self.pending and (self.open or self.worker.is_over or not self.worker.waits):
                         self.end_background()
         finally:
             self._turn.release()
@@ -588,7 +593,7 @@ class MonitorSide(Conversation):
 
     def control(self, message: Message) -> None:
         if message.kind is FrameKind.READY:
-            self.worker.on_ready()
+            self.worker.on_ready(held=message.method == AT_CHECKPOINT)
         elif message.kind is FrameKind.FAILED:
             self.worker.on_failed(message.body)
         else:

@@ -24,6 +24,7 @@ from bunri.kernel import memfd, mount
 from bunri.plan import Needs, Plan, plan, python_paths
 from bunri.plan.steps import NewRoot
 from bunri.policy import Policy, Settled, narrower_or_equal
+from bunri.policy.words import Capability
 from bunri.process.identity import Identity, resolve
 from bunri.process.life import Worker
 from bunri.process.messages import Ended, Failed, Forked, MakeTemplate, MakeWorker, Message, TemplateReady
@@ -95,10 +96,13 @@ class TemplateHandle(Zygote):
         self.handed_over()
 
     def _mounts(self) -> tuple[list[str], list[int]]:
-        """What a role without root could not reach by path: detached mounts, opened here with the monitor's rights."""
+        """What a role without root could not reach by path: detached mounts, opened here with the monitor's rights.
+
+        A root without CAP_SYS_ADMIN cannot open any. The role then binds by path, and reaches what everybody can.
+        """
         places: list[str] = []
         trees: list[int] = []
-        if not self.role.mapped:
+        if not self.role.mapped or Capability.SYS_ADMIN not in self.program.host.capabilities:
             return places, trees
         for step in self.plan.template:
             for each in step.mounts if isinstance(step, NewRoot) else ():
@@ -182,6 +186,7 @@ class TemplateHandle(Zygote):
             template=self.pid,
             descriptors=expected_descriptors(self.contract),
             image=self.image + arenas.SIZE if self.image else None,
+            as_worker=self.plan.has_checkpoint and self.program.users is not None and not self.role.mapped,
         )
 
     def forget(self, worker: Worker) -> None:

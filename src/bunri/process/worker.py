@@ -31,7 +31,7 @@ from bunri.kernel import prepared
 from bunri.plan.steps import AnyStep
 from bunri.process.messages import Failed, MakeWorker
 from bunri.wire import Contract
-from bunri.wire.frames import FrameKind, pack
+from bunri.wire.frames import AT_CHECKPOINT, FrameKind, pack
 from bunri.wire.registry import WITH_DESCRIPTOR, HandleKind
 
 CHANNEL = 3  # the descriptor, in every worker; in the zygotes something harmless keeps the number (`keep_channel_free`)
@@ -171,7 +171,7 @@ def _is_parent_alive() -> bool:
 
 def _checkpoint() -> None:
     """Wait until the monitor has looked at a process that is still dumpable."""
-    os.write(CHANNEL, pack(FrameKind.READY, method=1))
+    os.write(CHANNEL, pack(FrameKind.READY, method=AT_CHECKPOINT))
     if not os.read(CHANNEL, 64):
         os._exit(_NOT_OURS)
 

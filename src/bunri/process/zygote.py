@@ -90,8 +90,12 @@ class _Base(Keeper):
         self.adopt(os.pidfd_open(pid), request.number)
         with ours:
             if request.ids is not None and ours.recv(1):
-                _write_maps(pid, request.ids)
-                ours.send(b"g")
+                try:
+                    _write_maps(pid, request.ids)
+                except OSError as fault:  # the role ends without them; other roles go on
+                    print(f"a role zygote's user namespace could not be mapped: {fault}", file=sys.stderr)
+                else:
+                    ours.send(b"g")
 
     def _make_broker(self, request: MakeBroker, descriptors: list[int]) -> None:
         """Brokers are forked from here, not from a role: nobody's imports ran in this process."""

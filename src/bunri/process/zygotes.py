@@ -18,8 +18,8 @@ from bunri.broker.messages import Word
 from bunri.errors import BunriError, HostError, InternalError
 from bunri.kernel import sockets
 from bunri.process import messages
-from bunri.process.life import start_error
 from bunri.process.messages import Failed, Message
+from bunri.process.refusals import start_error
 
 if TYPE_CHECKING:
     from bunri.process.program import Program
@@ -64,8 +64,7 @@ class Zygote:
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                self.end()
-                return
+                continue  # it ended with requests of ours unread: told once, and its last words are still to be heard
             if not received.data:
                 self.end()
                 return

@@ -55,6 +55,9 @@ class FrameKind(IntEnum):
     FAILED = 15  # worker: could not be confined
 
 
+AT_CHECKPOINT = 1  # the `method` of a READY that is not the last: the worker waits to be looked at
+
+
 class Flag(IntFlag):
     """Bits beside the kind."""
 
