@@ -118,6 +118,21 @@ class Caller(bunri.Compartment):
         return self._counter.count(by)
 
 
+class Noter(bunri.Compartment):
+    """Asks a service in the middle of each call."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._seen: list[int] = []
+
+    def note(self, n: int) -> int:
+        self._seen.append(n)
+        return self._counter.count(n)
+
+    def seen(self) -> list[int]:
+        return self._seen
+
+
 class Handed(bunri.Compartment):
     """Is handed descriptors."""
 

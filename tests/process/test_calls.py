@@ -192,3 +192,54 @@ def test_a_channel_that_was_closed_in_the_same_turn_is_not_read() -> None:
             side.on_loop_readable()
 
     asyncio.run(late())
+
+
+@pytest.mark.parametrize("before", [0, 8])
+def test_calls_that_ask_a_service_are_served_in_the_order_they_came(before: int) -> None:
+    """While one of them waits for the service, later ones are read; `before`: calls that make the rest share packets."""
+    with parts.Noter.start(CallsBack(lambda: None)) as worker:
+        worker.seen()
+        first = [bunri.call(worker.note, -1) for _ in range(before)]
+        calls = [bunri.call(worker.note, n) for n in range(400)]
+        assert [call.result(20) for call in calls] == list(range(400))
+        assert all(call.result(20) == -1 for call in first)
+        assert worker.seen() == [-1] * before + list(range(400))
+
+
+@pytest.mark.slow
+def test_calls_of_several_threads_keep_each_threads_order() -> None:
+    """More than fit the window: some wait, and are begun by whoever takes an answer."""
+
+    def call_many(name: int) -> None:
+        calls = [bunri.call(worker.note, name * 10_000 + n) for n in range(1500)]
+        assert [call.result(30) % 10_000 for call in calls] == list(range(1500))
+
+    with parts.Noter.start(CallsBack(lambda: None)) as worker:
+        with concurrent.futures.ThreadPoolExecutor(3) as threads:
+            for done in [threads.submit(call_many, name) for name in range(3)]:
+                done.result(60)
+        seen = worker.seen()
+    for name in range(3):
+        assert [n for n in seen if n // 10_000 == name] == [name * 10_000 + n for n in range(1500)]
+
+
+def test_a_worker_that_asks_a_service_is_answered_while_the_program_only_waits() -> None:
+    with parts.Noter.start(CallsBack(lambda: None)) as worker:
+        calls = [bunri.call(worker.note, n) for n in range(50)]
+        assert sorted(done.result() for done in concurrent.futures.as_completed(calls, 20)) == list(range(50))
+        told = threading.Event()
+        bunri.call(worker.note, 1).add_done_callback(lambda _: told.set())
+        assert told.wait(5)
+        assert worker.note(2) == 2
+
+
+def test_an_answer_that_another_thread_took_is_seen() -> None:
+    with parts.Plain.start() as worker:
+        worker.add(0)
+        first = bunri.call(worker.add, 1)
+        thread = threading.Thread(target=bunri.call(worker.sleep, 1).result)
+        thread.start()
+        time.sleep(0.05)
+        assert first.result() == 1
+        assert thread.is_alive()  # still inside its own call, and reading
+        thread.join(10)

@@ -67,11 +67,11 @@ class Link:
             return False
         return True
 
-    def wait(self, *, for_room: bool) -> None:
-        """Wait until a packet can be read, or (with `for_room`) sent."""
+    def wait(self, *, for_room: bool, seconds: float | None = None) -> None:
+        """Wait until a packet can be read, or (with `for_room`) sent, or the time is over."""
         poll = select.poll()
         poll.register(self.number, select.POLLIN | (select.POLLOUT if for_room else 0))
-        poll.poll()
+        poll.poll(None if seconds is None else max(0, seconds) * 1000)
 
     def close(self) -> None:
         self.sock.close()

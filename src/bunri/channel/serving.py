@@ -73,7 +73,9 @@ class WorkerSide(Conversation):
                     self.leave(0)
                 served = 0 if descriptors or self._dropped or not self.is_quiet else self._serve_plain(packet)
                 if served < len(packet):
-                    self.feed(packet[served:], descriptors)
+                    self._feed_first(packet[served:], descriptors)
+                    self.work()
+                elif self.waiting:  # calls that came while one of these waited for a service
                     self.work()
         asyncio.set_event_loop(loop)
         loop.add_reader(self.link.number, self._on_readable)
@@ -87,6 +89,14 @@ class WorkerSide(Conversation):
     def _on_readable(self) -> None:
         self.read_one()
         self.work()
+
+    def _feed_first(self, packet: bytes, descriptors: list[int]) -> None:
+        """Take the rest of a packet. Its calls came before those that stand in the queue already, read while one of its own
+        waited for a service."""
+        later = list(self.waiting)
+        self.waiting.clear()
+        self.feed(packet, descriptors)
+        self.waiting.extend(later)
 
     def _serve_plain(self, packet: bytes) -> int:
         """Serve the plain calls with which a packet begins, past the queues: how many bytes of it that was.

@@ -49,6 +49,7 @@ WINDOW = 1024  # calls on the wire; further ones wait here
 _SENT_AT_ONCE = 8
 _QUICK_BODY = 32 << 10  # bytes
 _SHARED = 1024  # bytes of small calls that share a packet before it goes out
+_LOOK = 0.02  # seconds
 MOST_UNREAD = 4096  # packets that a worker leaves unread before it is ended
 
 serving: contextvars.ContextVar[tuple[MonitorSide, ...]] = contextvars.ContextVar("bunri_serving", default=())
@@ -361,8 +362,8 @@ class MonitorSide(Conversation):
             self.stop(out)
             raise
 
-    def drive_until(self, done: Callable[[], bool]) -> None:
-        """Read on this thread, and serve, until `done`."""
+    def drive_until(self, done: Callable[[], bool], until: float | None = None) -> None:
+        """Read on this thread, and serve, until `done`, or until it is too late."""
         with self._turn:
             self.end_background()
             self.flush()
@@ -371,11 +372,15 @@ class MonitorSide(Conversation):
                 if self.worker.is_over:
                     self.worker.wait_over()
                     continue
-                self._read_one()
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    return
+                self._read_one(left)
 
-    def _read_one(self) -> None:
-        if self.open and self.backlog:
-            self.link.wait(for_room=True)
+    def _read_one(self, seconds: float | None) -> None:
+        unsent = self.open and self.backlog > 0
+        if unsent or seconds is not None:
+            self.link.wait(for_room=unsent, seconds=seconds)
             self.flush()
             self.read_now()
             return
@@ -501,10 +506,20 @@ class MonitorSide(Conversation):
             self.read_now()
 
     def _drive_call(self, call: Call[Any], timeout: float | None) -> None:
+        if self.worker.program.supervisor.is_current:
+            return
+        self._refuse_blocking_result()
         until = None if timeout is None else time.monotonic() + timeout
-        if until is None and not self.worker.program.supervisor.is_current:
-            self._refuse_blocking_result()
-            self.drive_until(call.done)
+        # Another thread may be reading, inside a call of its own: it takes our answer too, so we look now and then.
+        while not call.done():
+            left = _LOOK if until is None else min(_LOOK, until - time.monotonic())
+            if left <= 0:
+                return
+            if self._turn.acquire(timeout=left):
+                try:
+                    self.drive_until(call.done, until)
+                finally:
+                    self._turn.release()
 
     def _refuse_blocking_result(self) -> None:
         if _running_loop() is not None:
@@ -542,8 +557,22 @@ class MonitorSide(Conversation):
                 with self.state:
                     if not self.pending and (self.open or self.worker.is_over or not self.worker.waits):
                         self.end_background()
+                if self.waiting:
+                    self._serve_elsewhere()
         finally:
             self._turn.release()
+
+    def _serve_elsewhere(self) -> None:
+        """The worker calls a service, and no thread is inside a call: the program only waits, in `as_completed` or for a callback.
+        The supervisor runs no code of the program, so a thread does, and ends with it."""
+        self.end_background()
+        threading.Thread(target=self._serve_waiting, name="bunri-service", daemon=True).start()
+
+    def _serve_waiting(self) -> None:
+        with self._turn:
+            self.services.work()
+            if self.pending:
+                self.read_in_background()
 
     def _stop_reading(self) -> None:
         self.end_background()
