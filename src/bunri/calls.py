@@ -28,6 +28,7 @@ _deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("bunri_
 # All Calls share one lock: a condition of its own for each would be half the cost of a small call.
 _lock = threading.RLock()
 _changed = threading.Condition(_lock)
+_PATIENCE = 0.25  # seconds of one sleep: a signal that comes just before it is noticed after it
 _asleep: list[int] = []  # an entry for each thread that waits for `_changed`
 _CANCELLED = frozenset({"CANCELLED", "CANCELLED_AND_NOTIFIED"})
 
@@ -144,7 +145,7 @@ class Call(concurrent.futures.Future[R], Awaitable[R]):
                     raise TimeoutError
                 _asleep.append(0)
                 try:
-                    _changed.wait(left)
+                    _changed.wait(_PATIENCE if left is None else min(left, _PATIENCE))
                 finally:
                     _asleep.pop()
 

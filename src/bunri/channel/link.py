@@ -12,6 +12,7 @@ import array
 import os
 import select
 import socket
+import struct
 from collections.abc import Sequence
 
 from bunri.errors import ProtocolError
@@ -19,23 +20,36 @@ from bunri.wire.frames import LARGEST_PACKET, MOST_DESCRIPTORS
 
 _DESCRIPTOR_SPACE = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
 _NOW = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+_PATIENCE = 0.25  # seconds
+_TIMEVAL = struct.pack("@ll", 0, int(_PATIENCE * 1e6))
 _ROOM = LARGEST_PACKET + 1  # one more than allowed, so that a longer packet shows
 
 
 class Link:
     """One end of the socket."""
 
-    def __init__(self, sock: socket.socket, *, takes: bool) -> None:
-        """`takes`: descriptors may arrive."""
+    def __init__(self, sock: socket.socket, *, takes: bool, restless: bool = False) -> None:
+        """`takes`: descriptors may arrive. `restless`: every wait ends now and then, and begins anew.
+
+        Python runs signal handlers between its own instructions. A Ctrl-C that comes after the last of these and before
+        read(2) sleeps would not be noticed until a packet comes; so the monitor does not sleep for long (SO_RCVTIMEO,
+        socket(7), which costs a call nothing).
+        """
+        if restless:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL)
         self.sock = sock
         self.number = sock.fileno()
         self._takes = takes
 
     def receive(self) -> tuple[bytes, list[int]]:
         """Wait for one packet. Empty bytes: the end, or a packet of no bytes, which is the same to us (THREATS 21)."""
-        if not self._takes:
-            return os.read(self.number, _ROOM), []
-        return self._receive_with_descriptors(0)
+        while True:
+            try:
+                if not self._takes:
+                    return os.read(self.number, _ROOM), []
+                return self._receive_with_descriptors(0)
+            except BlockingIOError:
+                continue  # of a restless one; whatever signal there was has been handled
 
     def receive_now(self) -> tuple[bytes, list[int]] | None:
         """One packet if there is one; None otherwise."""
@@ -68,10 +82,10 @@ class Link:
         return True
 
     def wait(self, *, for_room: bool, seconds: float | None = None) -> None:
-        """Wait until a packet can be read, or (with `for_room`) sent, or the time is over."""
+        """Wait until a packet can be read, or (with `for_room`) sent; for a moment at the most, as a restless one does."""
         poll = select.poll()
         poll.register(self.number, select.POLLIN | (select.POLLOUT if for_room else 0))
-        poll.poll(None if seconds is None else max(0, seconds) * 1000)
+        poll.poll(1000 * (_PATIENCE if seconds is None else min(max(0.0, seconds), _PATIENCE)))
 
     def close(self) -> None:
         self.sock.close()

@@ -92,7 +92,9 @@ class InThread(Behind):
         self.pid = os.getpid()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         arena, far_arena = _arenas()
-        self.side = MonitorSide(Link(ours, takes=gives_descriptors(contract)), Arena.of_monitor(arena), self, loop)
+        self.side = MonitorSide(
+            Link(ours, takes=gives_descriptors(contract), restless=True), Arena.of_monitor(arena), self, loop
+        )
         self._far = ThreadSide(
             Link(theirs, takes=takes_descriptors(contract)), Arena.of_worker(far_arena), contract, cls
         )

@@ -139,6 +139,7 @@ def prepare(*compartments: type[Compartment]) -> None:
         if not cls.policy.holes:
             role.template_for(cls, cls.policy)
     for role in roles:
-        role.ready.wait()
+        while not role.ready.wait(0.25):  # in pieces, for the sake of Ctrl-C
+            continue
         if role.failure is not None:
             raise role.failure

@@ -135,7 +135,7 @@ class TemplateHandle(Zygote):
         reader, writer = os.pipe2(os.O_CLOEXEC)
         tree = memfd.arena("bunri arena", arenas.SIZE)
         mapping = mmap.mmap(tree, arenas.SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        link = Link(ours, takes=gives_descriptors(self.contract))
+        link = Link(ours, takes=gives_descriptors(self.contract), restless=True)
         worker.side = MonitorSide(link, Arena.of_monitor(mapping), worker, loop)
         worker.number = next(self._numbers)
         self.workers[worker.number] = worker

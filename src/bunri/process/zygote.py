@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 import traceback
+from importlib.machinery import SourceFileLoader
 from types import FunctionType, ModuleType
 from typing import NoReturn
 
@@ -208,7 +209,9 @@ class _Role(Keeper):
 def _load(ref: ModuleRef) -> ModuleType:
     if ref.file is None:
         return importlib.import_module(ref.name)
-    spec = importlib.util.spec_from_file_location(ref.name, ref.file)
+    # Its loader is named: by the ending of the name alone a script without .py, as commands are, would be nothing.
+    loader = None if ref.file.endswith((".py", ".pyc", ".so")) else SourceFileLoader(ref.name, ref.file)
+    spec = importlib.util.spec_from_file_location(ref.name, ref.file, loader=loader)
     if spec is None or spec.loader is None:
         raise UsageError(f"{ref.file} cannot be loaded as a Python module")
     module = importlib.util.module_from_spec(spec)
