@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 if importlib.util.find_spec("pyftpdlib") is None:
     collect_ignore_glob = ["test_*.py"]
+else:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pyftpdlib stands on asyncore
+        importlib.import_module("bunri.apps.ftpd.session")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ftplib import FTP
 from pathlib import Path
@@ -51,6 +51,22 @@ class Served:
                 return True
             time.sleep(0.05)
         return False
+
+    def holders(self, ftp: FTP) -> set[int]:
+        """The server's workers that hold the connection of this client."""
+        local, port = ftp.sock.getsockname()[1], self.port
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        ends = [(row[1].split(":")[1], row[2].split(":")[1], row[9]) for row in rows]
+        inodes = {
+            f"socket:[{inode}]" for here, there, inode in ends if (int(here, 16), int(there, 16)) == (port, local)
+        }
+        found: set[int] = set()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != self.process.pid:
+                with contextlib.suppress(OSError):
+                    if any(os.readlink(number) in inodes for number in (entry / "fd").iterdir()):
+                        found.add(int(entry.name))
+        return found
 
 
 @contextlib.contextmanager
@@ -127,3 +143,18 @@ def refused(*arguments: str) -> str:
     assert done.returncode not in (0, None), done.stdout
     assert "Traceback" not in done.stderr, done.stderr
     return done.stderr
+
+
+def only_this_one_notices(server: Served, victim: FTP, other: FTP, again: Callable[[], FTP]) -> None:
+    """Kill the workers that hold a connection: it ends, another goes on, and new ones come in."""
+    if not ROOT:
+        pytest.skip("only root sees which process holds a connection")
+    holders = server.holders(victim)
+    assert len(holders) == 1
+    os.kill(holders.pop(), signal.SIGKILL)
+    with pytest.raises((EOFError, OSError)):
+        victim.getresp()
+    victim.close()
+    assert other.nlst()
+    with again() as ftp:
+        assert ftp.nlst()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
+import signal
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from ftplib import FTP, FTP_TLS, error_perm
 from pathlib import Path
 
 import pytest
-from served import Served, serving, written
+from served import ROOT, Served, refused, serving, written
 
 BASE = {
     "anonymous_enable": "YES",
@@ -151,13 +153,26 @@ def test_tls_from_the_first_byte(folder: Path, pem: Path, pub: Path) -> None:
         url = f"ftps://127.0.0.1:{server.port}/hello"
         done = subprocess.run(["curl", "-sSk", url], capture_output=True, timeout=60)
         assert (done.returncode, done.stdout) == (0, b"hello\n"), done.stderr
-        with pytest.raises((EOFError, OSError)), FTP(timeout=5) as ftp:
-            ftp.connect("127.0.0.1", server.port, timeout=3)
+        with pytest.raises((EOFError, OSError)), FTP(timeout=1) as ftp:
+            ftp.connect("127.0.0.1", server.port, timeout=1)
 
 
 def test_without_a_certificate_it_does_not_start(folder: Path, pub: Path) -> None:
     """Found at the start, not at the first AUTH."""
-    from served import refused
-
     file = written(folder / "none", **BASE, anon_root=pub, rsa_cert_file="/nowhere.pem")
     assert "/nowhere.pem" in refused(str(file))
+
+
+def test_a_killed_tls_process_ends_its_own_connection_only(strict: Served) -> None:
+    """It alone holds the ciphertext."""
+    with secure(strict) as other, secure(strict) as victim:
+        for each in (other, victim):
+            each.voidcmd("NOOP")
+        if not ROOT:
+            pytest.skip("only root sees which process holds a connection")
+        holders = strict.holders(victim)
+        assert len(holders) == 1
+        os.kill(holders.pop(), signal.SIGKILL)
+        with pytest.raises((EOFError, OSError)):
+            victim.getresp()
+        assert other.voidcmd("NOOP").startswith("200")

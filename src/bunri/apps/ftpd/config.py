@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import bunri
+from bunri.apps.ftpd import patterns
 
 # vsftpd has these as well; a configuration that sets one to something else than its default is refused.
 NOT_BUILT: dict[str, str] = {
@@ -271,6 +272,9 @@ def refuse_senseless(config: Config, where: str) -> None:
         "anon_umask is above 0777": c.anon_umask > 0o777,
         "idle_session_timeout must be at least 1": c.idle_session_timeout < 1,
     }
+    for name in ("deny_file", "hide_file", "download_file", "upload_file"):
+        if fault := patterns.check(getattr(c, name)):
+            raise bunri.UsageError(f"{where}: {name}={getattr(c, name)}: {fault}")
     for sentence, holds in sentences.items():
         if holds:
             raise bunri.UsageError(f"{where}: {sentence}")

@@ -1,0 +1,81 @@
+"""The roles of the server, taken over: each with its own policy and its own parameters, running an attacker's code."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+
+import bunri
+from bunri.apps.ftpd.messages import Data, Greeting, Handover, Log, Login, NoData, Rights, Transfer
+from bunri.apps.ftpd.prelogin import PreLogin
+from bunri.apps.ftpd.session import Session
+from bunri.apps.ftpd.tls import Tls
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+
+
+def attack(code: str, **more: object) -> str:
+    """Run the code: what it puts into `result`, or the name of the errno that it met."""
+    space: dict[str, object] = {"ctypes": ctypes, "libc": libc, "os": os, "socket": socket, "call": _call, **more}
+    try:
+        exec(code, space)
+    except OSError as fault:
+        return errno.errorcode.get(fault.errno or 0, "?")
+    return str(space.get("result"))
+
+
+def _call(number: int, *args: object) -> str:
+    ctypes.set_errno(0)
+    value = libc.syscall(number, *args)
+    return "ok" if value >= 0 else errno.errorcode.get(ctypes.get_errno(), "?")
+
+
+class TakenPreLogin(bunri.Compartment):
+    policy = PreLogin.policy
+
+    def __init__(self, control: socket.socket, login: Login, greeting: Greeting) -> None:
+        self._control, self._login = control, login
+
+    def run(self, code: str) -> str:
+        return attack(code, control=self._control)
+
+    async def guess(self, user: str, times: int) -> list[bool]:
+        ask = self._login.password
+        return [bunri.call(ask, user, bunri.Secret(f"guess {number}")).result() for number in range(times)]
+
+    async def guess_at_once(self, user: str, times: int) -> list[bool]:
+        calls = [bunri.call(self._login.password, user, bunri.Secret("guess")) for _ in range(times)]
+        return [call.result() for call in calls]
+
+
+class TakenSession(bunri.Compartment):
+    policy = Session.policy
+
+    def __init__(self, control: socket.socket, data: Data, log: Log, rights: Rights, next_: Handover) -> None:
+        self._control, self._data, self._log = control, data, log
+
+    def run(self, code: str) -> str:
+        return attack(code, control=self._control)
+
+    async def connect(self, port: int, protected: bool) -> str:
+        try:
+            bunri.call(self._data.connect, port, protected).result().close()
+        except NoData as fault:
+            return str(fault)
+        return "connected"
+
+    async def forge(self, path: str) -> None:
+        bunri.call(self._log.transfer, Transfer("DOWNLOAD", path, True, 1, 1.0)).result()
+
+
+class TakenTls(bunri.Compartment):
+    policy = Tls.policy
+
+    def __init__(self, certificate: bunri.File, key: bunri.File | None, reuse: bool) -> None:
+        certificate.close()
+
+    def run(self, code: str) -> str:
+        return attack(code)

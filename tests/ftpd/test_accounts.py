@@ -1,0 +1,211 @@
+"""Virtual users, lists of users, users' own files, limits, logs: each as somebody who logs in meets it."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from ftplib import FTP, error_perm, error_temp
+from pathlib import Path
+
+import pytest
+from served import ROOT, Served, refused, serving, written
+
+import bunri
+
+
+@pytest.fixture(scope="module")
+def ground() -> Iterator[Path]:
+    """Homes of virtual users, for whoever the sessions run as."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="bunri-ftpd-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for user in ("alice", "bob", "carol"):
+            home = folder / "homes" / user
+            home.mkdir(parents=True)
+            home.chmod(0o777)
+            (home / "whose").write_text(user)
+            (home / "song.mp3").write_text("la")
+            (home / ".dot").write_text("")
+        yield folder
+
+
+def passwd(file: Path, name: str, password: str, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bunri", "ftpd", "passwd", str(file), name, *more]
+    return subprocess.run(command, input=f"{password}\n", text=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def virtual(ground: Path) -> Iterator[Served]:
+    users, own, listed = ground / "users", ground / "own", ground / "listed"
+    for user in ("alice", "bob", "carol"):
+        assert passwd(users, user, f"{user}'s word").returncode == 0
+    own.mkdir()
+    (own / "bob").write_text("write_enable=NO\nhide_ids=YES\n")
+    listed.write_text("carol\n")
+    file = written(
+        ground / "conf", local_enable="YES", guest_enable="YES", guest_username="nobody", virtual_passwd_file=users,
+        local_root=f"{ground}/homes/$USER", user_sub_token="$USER", virtual_use_local_privs="YES", write_enable="YES",
+        allow_writeable_chroot="YES", user_config_dir=own, userlist_enable="YES", userlist_file=listed,
+        hide_file="{*.mp3}", deny_file="{secret*}", delay_failed_login=0, max_login_fails=2, xferlog_enable="YES",
+        dual_log_enable="YES", xferlog_file=ground / "xferlog", vsftpd_log_file=ground / "log", local_umask="022",
+        cmds_denied="SITE CHMOD", ftpd_banner="Welcome", log_ftp_protocol="YES",
+    )  # fmt: skip
+    with serving(ground, str(file)) as server:
+        yield server
+
+
+def test_each_virtual_user_has_his_own_root(virtual: Served) -> None:
+    for user in ("alice", "bob"):
+        with virtual.login(user, f"{user}'s word") as ftp:
+            lines: list[str] = []
+            ftp.retrlines("RETR /whose", lines.append)
+            assert (lines, ftp.pwd()) == ([user], "/")
+            with pytest.raises(error_perm, match="550"):
+                ftp.cwd("/../bob/../alice")
+
+
+def test_a_wrong_password_and_an_unknown_name_are_answered_alike(virtual: Served) -> None:
+    answers = []
+    for user in ("alice", "mallory", "root", "a b", "x" * 200):
+        with pytest.raises(error_perm) as fault:
+            virtual.login(user, "wrong")
+        answers.append(str(fault.value))
+    assert set(answers) == {"530 Login incorrect."}
+
+
+def test_a_listed_user_is_not_asked_for_a_password(virtual: Served) -> None:
+    with FTP(timeout=10) as ftp:
+        ftp.connect("127.0.0.1", virtual.port)
+        assert ftp.getwelcome() == "220 Welcome"
+        with pytest.raises(error_perm, match="530 Permission denied"):
+            ftp.sendcmd("USER carol")
+
+
+def test_a_users_own_file_takes_rights_from_him(virtual: Served, ground: Path) -> None:
+    with virtual.login("bob", "bob's word") as ftp:
+        with pytest.raises(error_perm, match="550"):
+            ftp.storbinary("STOR new", io.BytesIO(b"x"))
+        lines: list[str] = []
+        ftp.retrlines("LIST", lines.append)
+        assert lines and all(" ftp      ftp " in line for line in lines)
+    with virtual.login("alice", "alice's word") as ftp:
+        ftp.storbinary("STOR new", io.BytesIO(b"x"))
+    assert (ground / "homes/alice/new").stat().st_mode & 0o777 == 0o644
+
+
+def test_names_are_hidden_and_denied_as_configured(virtual: Served) -> None:
+    with virtual.login("alice", "alice's word") as ftp:
+        assert "song.mp3" not in ftp.nlst() and ".dot" not in ftp.nlst() and ".dot" in ftp.nlst("-a")
+        assert ftp.size("song.mp3") == 2
+        for command in ("STOR secret.txt", "MKD secrets", "SITE CHMOD 777 whose"):
+            with pytest.raises(error_perm, match="550 Permission denied"):
+                ftp.sendcmd(command)
+
+
+def test_logs_say_what_was_done_and_cannot_be_forged(virtual: Served, ground: Path) -> None:
+    with virtual.login("alice", "alice's word") as ftp:
+        ftp.storbinary("STOR in the log", io.BytesIO(b"12345"))
+        ftp.mkd("x\x1b[31m")
+    assert virtual.says('OK MKDIR: Client "127.0.0.1", "/x\\x1b[31m"')
+    line = (ground / "xferlog").read_text().splitlines()[-1]
+    assert re.search(r" 127\.0\.0\.1 5 /in_the_log b _ i g alice ftp 0 \* c$", line), line
+    own = (ground / "log").read_text()
+    assert '[alice] OK UPLOAD: Client "127.0.0.1", "/in the log", 5 bytes' in own
+    assert "<- STOR in the log" in own and "alice's word" not in own
+
+
+def test_attempts_are_counted(virtual: Served) -> None:
+    with FTP(timeout=10) as ftp:
+        ftp.connect("127.0.0.1", virtual.port)
+        for _ in range(2):
+            with pytest.raises(error_perm, match="530"):
+                ftp.login("alice", "wrong")
+        with pytest.raises((EOFError, OSError)):
+            ftp.sendcmd("USER alice")
+
+
+@pytest.mark.parametrize(
+    ("option", "answer"), [("max_per_ip", "from your"), ("max_clients", "too many connected users")]
+)
+def test_places_are_counted(place: Path, pub: Path, option: str, answer: str) -> None:
+    with serving(place, "--share", str(pub), f"-o{option}=2") as server:
+        with server.login(), server.login(), FTP(timeout=10) as ftp:
+            with pytest.raises(error_temp, match=f"421 .*{answer}"):
+                ftp.connect("127.0.0.1", server.port)
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            try:
+                server.login().close()
+                break
+            except (error_temp, EOFError):
+                time.sleep(0.1)
+        else:
+            pytest.fail("a place that was left is not free again")
+
+
+def test_a_password_is_changed_and_a_user_removed(tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    assert passwd(file, "dora", "one").returncode == 0
+    before = file.read_text()
+    assert passwd(file, "dora", "two").returncode == 0
+    assert file.read_text() != before and len(file.read_text().splitlines()) == 1 and "two" not in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert passwd(file, "dora", "", "--delete").returncode == 0
+    assert file.read_text() == ""
+    assert passwd(file, "emma", "").returncode == 2
+
+
+@pytest.mark.parametrize("name", ["a:b", "a/b", "", "a\nb", "x" * 129])
+def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
+    from bunri.apps.ftpd.auth import set_password
+
+    with pytest.raises(bunri.UsageError, match="cannot be a user's name"):
+        set_password(tmp_path / "users", name, "x")
+
+
+def test_a_hangup_reads_the_configuration_again(place: Path, pub: Path) -> None:
+    file = written(place / "conf", anonymous_enable="YES", anon_root=pub, ftp_username="", ftpd_banner="before")
+    with serving(place, str(file)) as server:
+        with server.login() as old:
+            file.write_text(file.read_text().replace("before", "after"))
+            server.process.send_signal(signal.SIGHUP)
+            assert server.says("read again")
+            with FTP(timeout=10) as ftp:
+                ftp.connect("127.0.0.1", server.port)
+                assert ftp.getwelcome() == "220 after"
+            file.write_text("nonsense\n")
+            server.process.send_signal(signal.SIGHUP)
+            assert server.says("the old configuration stays")
+            assert old.nlst()
+
+
+@pytest.mark.slow
+def test_a_rate_is_kept_and_an_idle_peer_is_sent_away(place: Path, pub: Path) -> None:
+    file = written(place / "conf", anonymous_enable="YES", anon_root=pub, ftp_username="", anon_max_rate=500000,
+                   idle_session_timeout=1)  # fmt: skip
+    with serving(place, str(file)) as server, server.login() as ftp:
+        begun = time.monotonic()
+        size = 0
+
+        def count(data: bytes) -> None:
+            nonlocal size
+            size += len(data)
+
+        ftp.retrbinary("RETR large", count)
+        assert size == 1 << 20 and time.monotonic() - begun > 1.0
+        time.sleep(1.5)
+        with pytest.raises((error_temp, EOFError), match="421|"):
+            ftp.sendcmd("NOOP")
+
+
+def test_system_users_without_root_are_refused_at_the_start(place: Path) -> None:
+    if ROOT:
+        pytest.skip("root may have them")
+    assert "needs a server that root starts" in refused(str(written(place / "conf", local_enable="YES"))) or os.getuid()

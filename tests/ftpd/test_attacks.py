@@ -1,0 +1,282 @@
+"""Each role taken over by an attacker: what he gets is what the role had. Beside it, that the action works elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from ftplib import FTP
+from pathlib import Path
+
+import pytest
+import taken
+from served import ROOT, Served, only_this_one_notices, serving, written
+
+import bunri
+from bunri.apps.ftpd.accounts import account
+from bunri.apps.ftpd.broker import DataHere
+from bunri.apps.ftpd.config import Config
+from bunri.apps.ftpd.logs import LogHere, Logs
+from bunri.apps.ftpd.messages import Greeting, Handover, Kind
+from bunri.apps.ftpd.monitor import LoginHere
+
+CONFIG = Config(
+    listen=True, anonymous_enable=True, ftp_username="", write_enable=True, anon_upload_enable=True,
+    allow_writeable_chroot=True, local_enable=True, guest_enable=True, virtual_passwd_file="/dev/null",
+    delay_failed_login=0, accept_timeout=2, connect_timeout=2,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def deaths_are_forgiven() -> Iterator[None]:
+    """Attackers die by signals all day: without this, starts would be held back (THREATS 8)."""
+    from bunri.process import program
+
+    yield
+    if program._current is not None:
+        program._current.forgive()
+
+
+@contextlib.contextmanager
+def connection() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The server's end and the peer's."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as peer:
+            ours, _ = listener.accept()
+            with ours:
+                yield ours, peer
+
+
+class Counted(LoginHere):
+    """Counts how many passwords were looked at."""
+
+    looked_at = 0
+
+    async def _right(self, kind: Kind, user: str, password: bunri.Secret) -> bool:
+        self.looked_at += 1
+        return await super()._right(kind, user, password)
+
+
+@contextlib.asynccontextmanager
+async def prelogin() -> AsyncIterator[tuple[taken.TakenPreLogin, Counted]]:
+    with connection() as (control, _):
+        login = Counted(control, CONFIG, "127.0.0.1", Logs(CONFIG))
+        async with taken.TakenPreLogin.start(control, login, Greeting("", 3)) as worker:
+            yield worker, login
+
+
+@contextlib.asynccontextmanager
+async def session(folder: Path) -> AsyncIterator[taken.TakenSession]:
+    with connection() as (control, _):
+        earned = account(replace(CONFIG, anon_root=str(folder)), "ftp", Kind.ANONYMOUS, tls=False)
+        data, logs = DataHere(control, CONFIG, None, only_tls=False), Logs(CONFIG)
+        policy = earned.policy(taken.TakenSession.policy)
+        log = LogHere(logs, "127.0.0.1", earned.rights)
+        async with taken.TakenSession.start_under(policy, control, data, log, earned.rights, Handover(b"")) as worker:
+            yield worker
+        data.close()
+
+
+@pytest.fixture
+def drop() -> Iterator[Path]:
+    """A folder to upload to."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="bunri-ftpd-") as above:
+        Path(above).chmod(0o755)
+        folder = Path(above) / "drop"
+        folder.mkdir()
+        folder.chmod(0o777)
+        (Path(above) / "beside").write_text("another's")
+        (Path(above) / "beside").chmod(0o644)
+        yield folder
+
+
+# What is tried in every role, and what no role may answer.
+EVERYWHERE = {
+    "read /etc/passwd": "result = os.open('/etc/passwd', os.O_RDONLY) >= 0",
+    "climb out of the root": "result = os.open('/../../../../etc/passwd', os.O_RDONLY) >= 0",
+    "make a socket": "result = socket.socket(socket.AF_INET).fileno() >= 0",
+    "make a process": "pid = os.fork()\nif not pid: os._exit(0)\nos.waitpid(pid, 0)\nresult = True",
+    "run a program": "os.execv('/bin/true', ['true'])",
+    "make memory executable": "result = call({mmap}, 0, 4096, 5, 0x22, -1, 0) == 'ok'",
+    "signal the parent": "result = os.kill(os.getppid() or 7, 0) is None",
+    "trace": "result = call({ptrace}, 0, 0, 0, 0) == 'ok'",
+    "leave the root by chroot": "os.chroot('/')\nresult = True",
+    "become root": "os.setuid(0)\nresult = True",
+}
+ON_A_SOCKET = {
+    "connect the socket elsewhere": "result = control.connect(('127.0.0.1', 1)) is None",
+    "listen on the socket": "control.listen(1)\nresult = True",
+}
+
+
+def refused(answer: str) -> bool:
+    return answer not in ("True", "ok")
+
+
+async def tried(worker: taken.TakenPreLogin | taken.TakenSession | taken.TakenTls, code: str) -> str:
+    import platform
+
+    numbers = {"x86_64": {"mmap": 9, "ptrace": 101}, "aarch64": {"mmap": 222, "ptrace": 117}}[platform.machine()]
+    try:
+        return await bunri.call(worker.run, code.format(**numbers))
+    except bunri.PeerError as fault:  # killed for it
+        return type(fault).__name__
+
+
+@pytest.mark.parametrize("name", [*EVERYWHERE, *ON_A_SOCKET])
+def test_prelogin_taken_over(name: str) -> None:
+    async def go() -> None:
+        async with prelogin() as (worker, _):
+            assert refused(await tried(worker, {**EVERYWHERE, **ON_A_SOCKET}[name]))
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("name", [*EVERYWHERE, *ON_A_SOCKET])
+def test_session_taken_over(name: str, drop: Path) -> None:
+    async def go() -> None:
+        async with session(drop) as worker:
+            assert refused(await tried(worker, {**EVERYWHERE, **ON_A_SOCKET}[name]))
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("name", EVERYWHERE)
+def test_tls_taken_over(name: str) -> None:
+    async def go() -> None:
+        with bunri.File.open(__file__, "rb") as file:
+            async with taken.TakenTls.start(file, None, True) as worker:
+                assert refused(await tried(worker, EVERYWHERE[name]))
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("name", [name for name in EVERYWHERE if name not in ("run a program", "become root")])
+def test_the_same_is_possible_outside(name: str) -> None:
+    """So the refusals above are the confinement's. (Some of it takes root.)"""
+    if not ROOT and name == "leave the root by chroot":
+        pytest.skip("takes root outside, too")
+    code = f"import taken, platform\nn = {{'x86_64': (9, 101), 'aarch64': (222, 117)}}[platform.machine()]\n" \
+           f"print(taken.attack({EVERYWHERE[name]!r}.format(mmap=n[0], ptrace=n[1])))"  # fmt: skip
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path})
+    assert done.stdout.strip() == "True", done.stderr
+
+
+@pytest.mark.parametrize("how", ["guess", "guess_at_once"])
+def test_more_guesses_than_configured_end_the_worker(how: str) -> None:
+    """The counter is the monitor's, and counts before anything waits."""
+
+    async def go() -> None:
+        async with prelogin() as (worker, login):
+            with pytest.raises(bunri.PeerError):
+                await bunri.call(getattr(worker, how), "alice", 50)
+            assert login.looked_at <= CONFIG.max_login_fails
+        async with prelogin() as (worker, login):
+            assert await bunri.call(getattr(worker, how), "alice", 3) == [False] * 3
+
+    asyncio.run(go())
+
+
+def test_a_second_login_ends_the_worker(drop: Path) -> None:
+    async def go() -> None:
+        async with prelogin() as (worker, login):
+            login._config = replace(CONFIG, anon_root=str(drop))
+            with pytest.raises(bunri.PeerError):
+                await bunri.call(worker.guess, "ftp", 2)
+            assert login.account is not None
+
+    asyncio.run(go())
+
+
+SESSION_ONLY = {
+    "read a file beside the root": "result = os.open('/../beside', os.O_RDONLY) >= 0",
+    "read it through a link": "os.symlink('../beside', 'a')\nresult = os.open('a', os.O_RDONLY) >= 0",
+    "read it through an absolute link": "os.symlink('{folder}/beside', 'b')\nresult = os.open('b', os.O_RDONLY) >= 0",
+    "make a device": "os.mknod('/null', 0o20666, os.makedev(1, 3))\nresult = True",
+    "climb out by chroot": "os.mkdir('/x')\nos.chroot('/x')\nos.chdir('../../..')\nresult = True",
+    "run what was uploaded": "open('/x', 'w').write('#!/bin/sh')\nos.chmod('/x', 0o755)\nos.execv('/x', ['x'])",
+    "map what was uploaded as code": "import mmap\nf = open('/m', 'w+b')\nf.write(b'x' * 4096)\nf.flush()\n"
+    "mmap.mmap(f.fileno(), 4096, mmap.MAP_PRIVATE, 5)\nresult = True",
+}
+
+
+@pytest.mark.parametrize("name", SESSION_ONLY)
+def test_session_stays_within_its_folder(name: str, drop: Path) -> None:
+    async def go() -> None:
+        async with session(drop) as worker:
+            await tried(worker, "os.chdir('/')\nresult = True")
+            assert refused(await tried(worker, SESSION_ONLY[name].replace("{folder}", str(drop.parent))))
+        async with session(drop) as worker:  # the control: within it, it may write
+            assert await tried(worker, "open('/mine', 'w').write('x')\nresult = True") == "True"
+
+    asyncio.run(go())
+    assert (drop / "mine").read_text() == "x"
+
+
+def test_session_reaches_no_port_but_its_peers(drop: Path) -> None:
+    """There is no address in the message; low ports are refused; a port where nobody listens is only that."""
+
+    async def go() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            async with session(drop) as worker:
+                assert await bunri.call(worker.connect, 22, False) == "425 Illegal PORT command."
+                assert await bunri.call(worker.connect, 70000, False) == "425 Illegal PORT command."
+                port = listener.getsockname()[1]
+                assert await bunri.call(worker.connect, port, True) == "522 There is no TLS here."
+                assert await bunri.call(worker.connect, port, False) == "connected"
+
+    asyncio.run(go())
+
+
+def test_session_forges_no_line_of_the_log(drop: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def go() -> None:
+        async with session(drop) as worker:
+            await bunri.call(worker.forge, '/x\nroot OK LOGIN: Client "192.0.2.1"\x1b[2J')
+
+    with caplog.at_level("INFO", "bunri.ftpd"):
+        asyncio.run(go())
+    assert "\n" not in caplog.messages[-1] and "\x1b" not in caplog.messages[-1]
+    assert caplog.messages[-1].startswith('[ftp] OK DOWNLOAD: Client "127.0.0.1"')
+
+
+# Against the running server.
+
+
+@pytest.fixture(scope="module")
+def server(pub: Path) -> Iterator[Served]:
+    file = written(pub.parent / "attacked", anonymous_enable="YES", anon_root=pub, ftp_username="", accept_timeout=5)
+    with serving(pub.parent, str(file)) as running:
+        yield running
+
+
+def test_a_stranger_who_is_quicker_gets_no_data(server: Served) -> None:
+    """PASV theft (RFC 2577): the port is guessed, and the connection made before the peer makes it."""
+    with server.login() as ftp:
+        host, port = ftp.makepasv()
+        with socket.create_connection((host, port), source_address=("127.0.0.2", 0)) as thief:
+            ftp.putcmd("RETR hello")
+            assert ftp.getresp().startswith("150")
+            thief.settimeout(5)
+            assert thief.recv(100) == b""
+            with socket.create_connection((host, port)) as peer:
+                peer.settimeout(5)
+                assert peer.recv(100) == b"hello\n"
+            assert ftp.getresp().startswith("226")
+
+
+def test_a_killed_prelogin_worker_ends_its_own_connection_only(server: Served) -> None:
+    with server.login() as other, FTP(timeout=10) as victim:
+        victim.connect("127.0.0.1", server.port)
+        only_this_one_notices(server, victim, other, server.login)
+
+
+def test_a_killed_session_ends_its_own_connection_only(server: Served) -> None:
+    with server.login() as other, server.login() as victim:
+        only_this_one_notices(server, victim, other, server.login)

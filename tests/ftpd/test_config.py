@@ -1,0 +1,108 @@
+"""vsftpd.conf: the options that are there mean what they mean, and the others are refused by name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from served import refused
+
+import bunri
+from bunri.apps.ftpd import config as _config
+from bunri.apps.ftpd.config import KINDS, NOT_BUILT, Config, for_user, read
+
+
+def parsed(folder: Path, text: str, *given: str) -> Config:
+    file = folder / "conf"
+    file.write_text("listen=YES\nanonymous_enable=YES\n" + text)
+    return read(file, given)
+
+
+def test_values_are_read_as_vsftpd_reads_them(tmp_path: Path) -> None:
+    text = "# a comment\n\nlocal_umask=022\nmax_clients=22\nwrite_enable=yes\nftpd_banner=Hello, you = me\n"
+    c = parsed(tmp_path, text, "max_clients=23")
+    assert (c.local_umask, c.max_clients, c.write_enable, c.ftpd_banner) == (0o22, 23, True, "Hello, you = me")
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("anonymus_enable=YES", "no option 'anonymus_enable'. Did you mean anonymous_enable?"),
+        ("write_enable=perhaps", "neither YES nor NO"),
+        ("max_clients=many", "no number"),
+        ("local_umask=099", "no number"),
+        ("max_clients=4294967296", "out of range"),
+        ("write_enable = YES", "no space"),
+        ("write_enable= YES", "no space"),
+        ("write_enable", "no setting"),
+        ("chown_uploads=YES", "does not have vsftpd's option chown_uploads"),
+        ("pasv_promiscuous=YES", "always"),
+        ("listen_ipv6=YES", "exclude each other"),
+        ("implicit_ssl=YES", "needs ssl_enable"),
+        ("pasv_min_port=5\npasv_max_port=4", "above pasv_max_port"),
+        ("pasv_enable=NO\nport_enable=NO", "no way for data"),
+        ("idle_session_timeout=0", "at least 1"),
+        ("deny_file={a,{b}}", "nested"),
+    ],
+)
+def test_what_means_nothing_is_refused_with_its_place(tmp_path: Path, line: str, what: str) -> None:
+    with pytest.raises(bunri.UsageError, match=re.escape(what)) as fault:
+        parsed(tmp_path, line)
+    assert str(tmp_path / "conf") in str(fault.value)
+
+
+def test_an_option_that_is_not_built_may_stand_at_its_default(tmp_path: Path) -> None:
+    assert parsed(tmp_path, "tcp_wrappers=NO\nchown_upload_mode=0600\nseccomp_sandbox=YES\n") == parsed(tmp_path, "")
+
+
+def test_nobody_to_log_in_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(bunri.UsageError, match="nobody could log in"):
+        parsed(tmp_path, "anonymous_enable=NO")
+
+
+def test_a_users_own_file_changes_what_is_still_open(tmp_path: Path) -> None:
+    main = parsed(tmp_path, "")
+    own = tmp_path / "alice"
+    own.write_text("write_enable=YES\n")
+    assert for_user(main, own).write_enable and not for_user(main, tmp_path / "bob").write_enable
+    own.write_text("max_clients=1\n")
+    with pytest.raises(bunri.UsageError, match="max_clients has been used"):
+        for_user(main, own)
+
+
+def test_every_option_of_the_manual_is_known() -> None:
+    """Debian's vsftpd.conf(5), where it is installed."""
+    import gzip
+
+    manual = Path("/usr/share/man/man5/vsftpd.conf.5.gz")
+    if not manual.exists():
+        pytest.skip("vsftpd's manual is not installed")
+    names = set(re.findall(r"\.TP\n\.B (\w+)\n", gzip.decompress(manual.read_bytes()).decode()))
+    assert len(names) > 100
+    assert names <= set(KINDS) | set(NOT_BUILT)
+
+
+def test_the_defaults_are_those_of_the_manual() -> None:
+    import gzip
+
+    manual = Path("/usr/share/man/man5/vsftpd.conf.5.gz")
+    if not manual.exists():
+        pytest.skip("vsftpd's manual is not installed")
+    text = gzip.decompress(manual.read_bytes()).decode()
+    ours = {"nopriv_user", "secure_chroot_dir"}
+    different = []
+    for name, entry in re.findall(r"\.TP\n\.B (\w+)\n(.*?)(?=\n\.TP|\n\.SH|\Z)", text, re.DOTALL):
+        found = re.search(r"^Default: (\S+)", entry, re.MULTILINE)
+        if name in KINDS and name not in ours and found:
+            default = found[1] if not found[1].startswith("(none") else ""
+            if _config._value(name, default, "the manual") != getattr(_config.DEFAULTS, name):
+                different.append((name, default, getattr(_config.DEFAULTS, name)))
+    assert not different
+
+
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "conf"
+    file.write_text("listen=YES\nanonymous_enable=YES\nanon_rooot=/srv\n")
+    assert f"{file}:3: there is no option 'anon_rooot'. Did you mean anon_root?" in refused(str(file))
+    assert "there is no file" in refused(str(tmp_path / "none"))
