@@ -44,12 +44,13 @@ def needs_tcpdump() -> str:
     return tcpdump_path()
 
 
-def capture(packets: Iterable[bytes], link: int = 1, snap: int = 262144) -> bytes:
-    """A pcap file: a packet each millisecond; a packet longer than `snap` is cut."""
-    made = [file_header(link, snap, nanoseconds=False)]
+def capture(packets: Iterable[bytes], link: int = 1, kept: Sequence[int] = ()) -> bytes:
+    """A pcap file: a packet each millisecond; of each as many bytes as `kept` says, where it says so."""
+    made = [file_header(link, 262144, nanoseconds=False)]
     for number, data in enumerate(packets):
         second, thousandth = divmod(number, 1000)
-        made.append(record(Packet(SECOND + second, thousandth * 1000, len(data), data[:snap])))
+        short = data[: kept[number]] if kept else data
+        made.append(record(Packet(SECOND + second, thousandth * 1000, len(data), short)))
     return b"".join(made)
 
 
@@ -82,13 +83,14 @@ def by_packet(text: str) -> dict[int, str]:
     return {int(number): said for number, said in zip(pieces[1::2], pieces[2::2], strict=True)}
 
 
-def different(packets: Sequence[bytes], *arguments: str, link: int = 1, snap: int = 262144) -> list[str]:
+def different(packets: Sequence[bytes], *arguments: str, link: int = 1, kept: Sequence[int] = ()) -> list[str]:
     """The packets that are not printed as tcpdump prints them, with both texts."""
-    data = capture(packets, link, snap)
+    data = capture(packets, link, kept)
     theirs = by_packet(tcpdump(data, "-n", "-#", "-t", *arguments))
     mine = by_packet(ours(data, "-n", "-#", "-t", *arguments))
     return [
-        f"{packets[number - 1][:snap].hex()}\n  tcpdump: {theirs.get(number)!r}\n  bunri:   {mine.get(number)!r}"
+        f"{packets[number - 1][: kept[number - 1] if kept else None].hex()}\n"
+        f"  tcpdump: {theirs.get(number)!r}\n  bunri:   {mine.get(number)!r}"
         for number in sorted(theirs.keys() | mine.keys())
         if theirs.get(number) != mine.get(number)
     ]
