@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, cast
 
 from bunri.errors import UsageError
+from bunri.kernel.mapping import shared
 from bunri.policy import Access
 from bunri.wire.registry import HandleKind, register_handle
 
@@ -136,9 +137,9 @@ class Mapped:
     def buffer(self) -> memoryview:
         """The bytes. In the sender they are mapped at the first use."""
         if self._map is None:
-            protection = mmap.PROT_READ if self.access is Access.READ else mmap.PROT_READ | mmap.PROT_WRITE
-            self._map = mmap.mmap(self._fd, self.length, mmap.MAP_SHARED, protection)
-        return memoryview(self._map)
+            self._map = shared(self._fd, self.length, writable=self.access is Access.WRITE)
+        view = memoryview(self._map)
+        return view if self.access is Access.WRITE else view.toreadonly()
 
     def __repr__(self) -> str:
         return f"<Mapped: {self.length} bytes, {self.access.value}>"

@@ -264,3 +264,19 @@ def test_a_budget_holds_also_after_a_long_rest() -> None:
         time.sleep(1.2)
         with pytest.raises(bunri.WorkerDied, match="CPU time"), bunri.deadline(10):
             worker.burn()
+
+
+def test_a_mapping_leaves_no_descriptor_in_the_worker() -> None:
+    """Not even the copy that Python's mmap would keep. The control: a file beside it is seen."""
+    memory, other = os.memfd_create("memory"), os.memfd_create("other")
+    try:
+        os.write(memory, b"shared")
+        with bunri.File(os.dup(other)) as file:
+            with parts.Mapping.start(bunri.Mapped(memory, 6), file) as worker:
+                assert worker.read() == b"shared"
+                held = worker.held()
+        assert os.fstat(memory).st_ino not in held
+        assert os.fstat(other).st_ino in held
+    finally:
+        os.close(memory)
+        os.close(other)

@@ -8,7 +8,6 @@ file system. What does not fit closes all that came with the message.
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 import socket
 import stat
@@ -19,6 +18,7 @@ from bunri.channel.link import close_all
 from bunri.errors import ProtocolError
 from bunri.handles import File, Mapped, refuse_directory, refuse_place
 from bunri.kernel import descriptors as fds
+from bunri.kernel.mapping import shared
 from bunri.policy import Access
 from bunri.wire import Contract, contract_of
 from bunri.wire.bounds import HANDLES, Fault
@@ -152,8 +152,7 @@ class IncomingHandles:
     def _map(self, index: int, number: int, length: int, access: Access) -> Mapped:
         if not self._trusted:
             raise ProtocolError("a mapping from a worker")
-        protection = mmap.PROT_READ if access is Access.READ else mmap.PROT_READ | mmap.PROT_WRITE
-        mapping = mmap.mmap(number, length, mmap.MAP_SHARED, protection)
+        mapping = shared(number, length, writable=access is Access.WRITE)
         self._left[index] = None
         os.close(number)
         return Mapped.from_mapping(mapping, access)
