@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,7 @@ class Wire:
         subprocess.run(self.command("ip", *words), check=True, capture_output=True)
 
     def socket(self, device: str) -> socket.socket:
-        """A packet socket in there that sends to the device. Only the thread that makes it changes its namespace."""
+        """A packet socket in there that sends to the device, or is not bound. Only the thread that makes it changes its namespace."""
         made: list[socket.socket] = []
 
         def make() -> None:
@@ -45,7 +45,8 @@ class Wire:
             try:
                 if libc.setns(number, CLONE_NEWNET) == 0:
                     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-                    sock.bind((device, 0))
+                    if device:
+                        sock.bind((device, 0))
                     made.append(sock)
             finally:
                 os.close(number)
@@ -62,10 +63,10 @@ class Wire:
                 sock.send(packet)
 
     @contextlib.contextmanager
-    def capture(self, *arguments: str | Path) -> Iterator[Capturing]:
+    def capture(self, *arguments: str | Path, program: Sequence[str] = ("-m", "bunri", "dump")) -> Iterator[Capturing]:
         """`bunri dump` in there; inside of the block it listens."""
         process = subprocess.Popen(
-            self.command(sys.executable, "-m", "bunri", "dump", *map(str, arguments)),
+            self.command(sys.executable, *program, *map(str, arguments)),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, encoding="latin-1",
         )  # fmt: skip
         capturing = Capturing(process)

@@ -121,6 +121,15 @@ class LiveDecoder(bunri.Compartment):
             if batch.done:
                 return
 
+    def until(self, packet: int, most: int) -> Batch:
+        """What the packets make that stand before this one in the block: another decoder died before it told."""
+        self._work.begin(most)
+        for each in self._ring.before(packet):
+            if self._work.full:
+                break
+            self._work.take(each)
+        return self._work.end(self._cursor, "")
+
     def lost(self) -> bytes:
         """The packet at the place where this decoder starts, as a record, unread: the one that killed another."""
         return self._ring.here()

@@ -29,6 +29,7 @@ from bunri.apps.dump.monitor import Failed, compile_expression, complain, names_
 from bunri.apps.dump.opener import Opener
 from bunri.apps.dump.options import Options
 from bunri.apps.dump.output import Output
+from bunri.apps.dump.ring import PLACE
 
 _BLOCK = 1 << 19
 _WAIT = 60  # milliseconds until a block that is not full comes all the same
@@ -167,7 +168,7 @@ class Living:
             self.opener.open(device.index, kernel, _BLOCK, blocks, wait, int(options.promiscuous))
         except bunri.PeerError as fault:
             raise Failed(f"{device.name}: the capture could not be opened: {fault}") from None
-        self._cursor = Cursor(matched=0)
+        self._cursor = Cursor()
         self._decoder = self._start(Place(0, 0))
         self._watching = bunri.call(self.opener.watch)
         stack.callback(self._close)
@@ -193,23 +194,33 @@ class Living:
                         most = max(most - batch.packets, 0)
                     yield batch
                 return
-            except bunri.WorkerDied as death:
-                self._replace(death)
+            except bunri.PeerError as fault:
+                batch = self._replace(fault, most)
+            self._cursor = batch.cursor
+            if most > 0:
+                most = max(most - batch.packets, 0)
+            yield batch
+            if most == 0:
+                return
 
-    def _replace(self, death: bunri.WorkerDied) -> None:
-        """Another decoder, behind the packet that ended the one before."""
-        block, packet = struct.unpack_from("=QQ", self._seen)
-        if block >= self.shape.blocks or packet >= 1 << 20:
-            block, packet = 0, 0  # it was written by what died: a lie costs packets of this capture, nothing else
+    def _replace(self, fault: bunri.PeerError, most: int) -> Batch:
+        """Another decoder, behind the packet that ended the one before; what that one had not told of its block."""
+        block, packet, first = PLACE.unpack_from(self._seen)
+        if block >= self.shape.blocks or packet >= 1 << 20 or first > packet:
+            block = packet = first = 0  # what died wrote it: a lie costs packets of this capture, nothing else
         self._decoder.close()
-        with self._start(Place(block, packet)) as finder:
-            try:
-                with bunri.deadline(5):
-                    self.lost.append(finder.lost())
-            except bunri.PeerError:
-                self.lost.append(b"")
-        complain(f"a packet was left out: its decoder died: {death.exit}")
+        cause = bunri.printable(str(fault).partition("\n")[0], limit=200)
+        untold = Batch(b"", b"", 0, self._cursor)
+        try:
+            with bunri.deadline(5), self._start(Place(block, packet)) as finder:
+                self.lost.append(finder.lost())
+            with bunri.deadline(5), self._start(Place(block, first)) as again:
+                untold = again.until(packet, most)
+        except bunri.PeerError as another:
+            complain(f"packets of a block were left out: {bunri.printable(str(another), limit=200)}")
+        complain(f"a packet was left out: {cause}")
         self._decoder = self._start(Place(block, packet + 1))
+        return untold
 
     def counted(self) -> Counted:
         """What the kernel counted."""

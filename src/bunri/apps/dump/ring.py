@@ -2,7 +2,8 @@
 
 The kernel fills a block and gives it to us by its status; we give it back by writing the status last. The decoder that
 was here before may have written anything into this memory, so lengths and offsets are checked against the block.
-`progress` says where we are: its two numbers are how another decoder goes on.
+`progress` says where we are: block, packet, and the packet that the batch at work began with. By these three numbers
+another decoder goes on.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from bunri.apps.dump.messages import Place, RingShape
 _KERNEL: Final = 0
 _BLOCK: Final = struct.Struct("=IIIII")  # version, offset of private, status, packets, offset of the first
 _PACKET: Final = struct.Struct("=IIIIIIHHII H").unpack_from
-_LINK: Final = struct.Struct("=HHiHBB8s").unpack_from  # struct sockaddr_ll, 48 bytes behind
-_PLACE: Final = struct.Struct("=QQ")
+_LINK: Final = struct.Struct("=HHIHBB8s").unpack_from  # struct sockaddr_ll, 48 bytes behind
+PLACE: Final = struct.Struct("=QQQ")
 _VLAN, _VLAN_KIND = 1 << 4, 1 << 6  # TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID
 _OUTGOING: Final = 4
 _SMALL: Final = 48
@@ -50,12 +51,12 @@ class Ring:
             select.select([self._bell], [], [])
             if self._status() & 1 == _KERNEL:
                 self._hush()
-        yield from self._walk()
+        yield from self._walk(1 << 32)
         base = self._block * self._shape.block_size
         struct.pack_into("=I", self._memory, base + 8, _KERNEL)
         self._block = (self._block + 1) % self._shape.blocks
         self._skip = 0
-        _PLACE.pack_into(self._progress, 0, self._block, 0)
+        PLACE.pack_into(self._progress, 0, self._block, 0, 0)
 
     def _hush(self) -> None:
         """Read the bell: a ring while we look again is not lost, for we look after it."""
@@ -74,13 +75,20 @@ class Ring:
                 return
             at += step
 
-    def _walk(self) -> Iterator[Packet]:
+    def before(self, stop: int) -> Iterator[Packet]:
+        """The packets from the place where we start up to the one with this number in the same block."""
+        return self._walk(stop)
+
+    def _walk(self, stop: int) -> Iterator[Packet]:
         progress = self._progress
-        pack = _PLACE.pack_into
+        pack = PLACE.pack_into
+        first = self._skip
         for index, at in enumerate(self._offsets()):
-            if index < self._skip:
+            if index < first:
                 continue
-            pack(progress, 0, self._block, index)
+            if index >= stop:
+                return
+            pack(progress, 0, self._block, index, first)
             packet = self._packet(at)
             if packet is not None:
                 yield packet

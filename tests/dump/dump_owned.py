@@ -1,0 +1,122 @@
+"""Compartments of `bunri dump` that belong to an attacker: the same policies and handles, and whatever code they are sent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import time
+from typing import Annotated
+
+import bunri
+from bunri.apps.dump import capture
+from bunri.apps.dump.compiler import Compiler
+from bunri.apps.dump.decoder import Decoder, LiveDecoder
+from bunri.apps.dump.messages import Batch, Cursor, Job, Names, Place, RingShape
+from bunri.apps.dump.opener import Opener
+from bunri.apps.dump.writer import Writer
+
+libc = ctypes.CDLL(None, use_errno=True)
+CODE = {"ctypes": ctypes, "libc": libc, "os": os, "signal": signal, "socket": socket, "time": time}
+
+
+def run(code: str, **more: object) -> str:
+    """The attacker's code; what it puts into `result`, or the name of what it was refused with."""
+    space: dict[str, object] = {**CODE, **more}
+    try:
+        exec(code, space)
+    except OSError as fault:
+        return os.strerror(fault.errno or 0)
+    return str(space.get("result"))
+
+
+class OwnedDecoder(Decoder):
+    def run_code(self, code: str) -> str:
+        return run(code, decoder=self)
+
+
+class OwnedCompiler(Compiler):
+    def run_code(self, code: str) -> str:
+        return run(code)
+
+
+class OwnedWriter(Writer):
+    def run_code(self, code: str) -> str:
+        return run(code, file=self._file)
+
+
+class OwnedOpener(Opener):
+    def __init__(self, packets: Annotated[socket.socket, bunri.Datagram], bell: bunri.File) -> None:
+        super().__init__(packets, bell)
+
+    def run_code(self, code: str) -> str:
+        return run(code, packets=self._socket)
+
+
+class OwnedLive(LiveDecoder):
+    def __init__(
+        self, job: Job, shape: RingShape, memory: bunri.Mapped, progress: bunri.Mapped, bell: bunri.File, start: Place,
+        cursor: Cursor, names: Names | None,
+    ) -> None:  # fmt: skip
+        super().__init__(job, shape, memory, progress, bell, start, cursor, names)
+        self._memory = memory.buffer
+
+    def run_code(self, code: str) -> str:
+        return run(code, memory=self._memory)
+
+
+def _deadly(packet: capture.Packet, prints: bool) -> None:
+    """What a fault in a printer would do, on the packets that say so."""
+    if prints and b"DIES" in packet.data:
+        ctypes.string_at(0)
+    if prints and b"RAISES" in packet.data:
+        raise ValueError("a fault in a printer")
+    while prints and b"HANGS" in packet.data:
+        time.sleep(0.1)
+
+
+class Fragile(Decoder):
+    """A decoder with a fault."""
+
+    def __init__(self, job: Job, cursor: Cursor, names: Names | None) -> None:
+        super().__init__(job, cursor, names)
+        take = self._work.take
+
+        def taken(packet: capture.Packet) -> None:
+            _deadly(packet, job.prints)
+            take(packet)
+
+        self._work.take = taken  # type: ignore[method-assign]
+
+    def feed(self, chunk: bytes, most: int, steps: int) -> Batch:
+        return super().feed(chunk, most, steps)
+
+
+class FragileLive(LiveDecoder):
+    """The same for a living capture."""
+
+    def __init__(
+        self, job: Job, shape: RingShape, memory: bunri.Mapped, progress: bunri.Mapped, bell: bunri.File, start: Place,
+        cursor: Cursor, names: Names | None,
+    ) -> None:  # fmt: skip
+        super().__init__(job, shape, memory, progress, bell, start, cursor, names)
+        take = self._work.take
+
+        def taken(packet: capture.Packet) -> None:
+            _deadly(packet, job.prints)
+            take(packet)
+
+        self._work.take = taken  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    import sys
+
+    import dump_owned
+
+    from bunri.apps.dump import live
+    from bunri.apps.dump.command import main
+
+    live.LiveDecoder = dump_owned.FragileLive  # type: ignore[misc]
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,292 @@
+"""Runs in: the test process. Somebody owns a process of `bunri dump`: what they get, and what goes on without them."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import os
+import random
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import dump_owned
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packets import Dump, capture, ours, udp4
+from test_capture import read
+from veth import Wire, wire
+
+import bunri
+from bunri import fs
+from bunri.apps.dump import compiler, monitor
+from bunri.apps.dump.bpf import Refused, check
+from bunri.apps.dump.capture import Packet, file_header, record
+from bunri.apps.dump.messages import Batch, Cursor, Job, Place, RingShape, Style
+from bunri.apps.dump.ring import Ring
+
+JOB = Job(Style(numeric=1, time=1), [], prints=True, records=False, interfaces={})
+
+# What an attacker would do next, wherever they are. Each is done; a refusal is an OSError or the end of the process.
+NEXT = {
+    "read a file": "result = open('/etc/passwd').read()[:4]",
+    "look at the root": "result = os.listdir('/')",
+    "write a file": "open('/tmp/was-here', 'w').write('x'); result = 'written'",
+    "connect": "s = socket.socket(); s.connect(('127.0.0.1', PORT)); result = 'connected'",
+    "send a datagram": "socket.socket(2, 2).sendto(b'x', ('127.0.0.1', PORT)); result = 'sent'",
+    "sniff": "socket.socket(17, 3, 0x300); result = 'a packet socket'",
+    "fork": "pid = os.fork()\nif pid == 0: os._exit(0)\nresult = 'forked'",
+    "run a program": "os.execv('/bin/true', ['true'])",
+    "kill the monitor": "os.kill(MONITOR, 0); result = 'could'",
+    "trace the monitor": "result = 'traced' if libc.ptrace(16, MONITOR, 0, 0) == 0 else os.strerror(13)",
+}
+REFUSED = {"Permission denied", "Operation not permitted", "No such file or directory", "No such process", "[]"}
+
+
+def outcome(run: object, code: str) -> str:
+    """What it said, or that its filter ended it."""
+    try:
+        return str(run(code))  # type: ignore[operator]
+    except bunri.WorkerDied:
+        return "Permission denied"
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield int(listening.getsockname()[1])
+
+
+def code_of(action: str, port: int) -> str:
+    return NEXT[action].replace("PORT", str(port)).replace("MONITOR", str(os.getpid()))
+
+
+@contextmanager
+def owned(which: str, tmp_path: Path) -> Iterator[object]:
+    """The process of this name, with what it is given in the program."""
+    if which == "decoder":
+        with dump_owned.OwnedDecoder.start(JOB, Cursor(), None) as decoder:
+            yield decoder.run_code
+    elif which == "compiler":
+        there = [fs.read(path) for path in compiler.NAMES if os.path.exists(path)]
+        with dump_owned.OwnedCompiler.start_under(dump_owned.OwnedCompiler.policy.with_(files=there)) as worker:
+            yield worker.run_code
+    else:
+        with bunri.File.open(tmp_path / "out.pcap", "w") as file:
+            with dump_owned.OwnedWriter.start(file, 1, 65535, 0) as writer:
+                yield writer.run_code
+
+
+@pytest.mark.parametrize("action", NEXT)
+@pytest.mark.parametrize("which", ["decoder", "writer", "compiler"])
+def test_the_owner_of_a_process_gets_nothing_more(which: str, action: str, port: int, tmp_path: Path) -> None:
+    with owned(which, tmp_path) as run:
+        said = outcome(run, code_of(action, port))
+    if (which, action) == ("compiler", "look at the root"):
+        assert said == "['etc']" or said in REFUSED  # the tables of names that libpcap reads
+    else:
+        assert said in REFUSED, said
+
+
+@pytest.mark.parametrize(
+    "action", [action for action in NEXT if action not in ("sniff", "run a program", "trace the monitor")]
+)
+def test_without_confinement_they_would(action: str, port: int) -> None:
+    """The control: the same code, in a process of its own with this user's rights."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writing, dump_owned.run(code_of(action, port)).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        said = stream.read().decode()
+    os.waitpid(pid, 0)
+    assert said and said not in REFUSED, said
+    Path("/tmp/was-here").unlink(missing_ok=True)
+
+
+def test_the_owner_of_the_decoder_prints_lies_and_no_more_than_a_terminal_may_see() -> None:
+    lie = Batch(b"\x1b[2J\x07all is well\n", b"", 1, Cursor())
+    assert monitor.safe(lie.text) == b"?[2J?all is well\n"
+
+
+def test_a_decoder_that_says_it_carries_what_it_was_not_given_is_ended(dump: Dump, tmp_path: Path) -> None:
+    reading = monitor.Reading(io.BytesIO(), JOB, None, -1)
+    with pytest.raises(bunri.ProtocolError):
+        reading._checked(Batch(b"", b"", 0, Cursor(carried=11)), 10)
+    assert reading._checked(Batch(b"", b"", 0, Cursor(carried=10)), 10).packets == 0
+
+
+def test_the_owner_of_the_decoder_writes_records_or_nothing(tmp_path: Path) -> None:
+    """The writer takes apart what it is to append."""
+    with bunri.File.open(tmp_path / "out.pcap", "w") as file:
+        with dump_owned.OwnedWriter.start(file, 1, 65535, 0) as writer:
+            writer.append(record(Packet(1, 2, 4, b"good")), 0)
+            with pytest.raises(bunri.RemoteError):
+                writer.append(b"#!/bin/sh\nrm -rf /\n", 0)
+            with pytest.raises(bunri.RemoteError):
+                writer.append(struct.pack("<IIII", 1, 2, 1 << 30, 4) + b"good", 0)
+    assert (tmp_path / "out.pcap").read_bytes() == file_header(1, 65535, nanoseconds=False) + record(
+        Packet(1, 2, 4, b"good")
+    )
+
+
+def test_the_owner_of_the_compiler_gives_a_program_that_is_checked() -> None:
+    """It can let through too much or too little; it cannot make the kernel or the decoder read beside a packet."""
+    for lie in ([(0x20, 0, 0, 0xFFFFF000), (6, 0, 0, 1)], [(5, 0, 0, 9)], [(6, 0, 0, 1)] * 5000):
+        with pytest.raises(Refused):
+            check(lie)
+
+
+@pytest.mark.parametrize("mark", [b"DIES", b"RAISES", b"HANGS"])
+def test_a_decoder_that_ends_on_a_packet_is_replaced(
+    mark: bytes, dump: Dump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are printed, that one is reported and kept."""
+    monkeypatch.setattr(monitor, "Decoder", dump_owned.Fragile)
+    monkeypatch.setattr(monitor, "PATIENCE", 0.7)
+    monkeypatch.setattr(monitor, "PATIENCE_FOR_ONE", 0.7)
+    packets = [udp4(40000, 50001, bytes(index)) for index in range(8)]
+    killer = udp4(40000, 50001, mark)
+    source, kept = tmp_path / "in.pcap", tmp_path / "bad.pcap"
+    source.write_bytes(capture([*packets[:3], killer, *packets[3:6], killer, *packets[6:]]))
+    done = dump("-n", "-t", "-r", source, "--quarantine", kept)
+    assert done.stdout == ours(capture(packets), "-n", "-t")
+    assert "packet 4 was left out" in done.stderr
+    assert "packet 8 was left out" in done.stderr
+    assert [packet.data for packet in read(kept.read_bytes())] == [killer, killer]
+
+
+@given(seed=st.integers(0, 1 << 32), start=st.integers(0, 60), first=st.integers(0, 4200), small=st.booleans())
+def test_a_ring_full_of_anything_is_walked_without_a_fault(seed: int, start: int, first: int, small: bool) -> None:
+    """The decoder before may have written what it liked into the memory."""
+    chance = random.Random(seed)
+    memory = bytearray(chance.randbytes(8192))
+    if small:
+        for at in range(0, 8192, 4):
+            memory[at : at + 4] = struct.pack("=I", chance.randrange(200))
+    for base in (0, 4096):
+        memory[base + 8 : base + 20] = struct.pack("=III", 1, chance.randrange(1 << 32), first)
+    with bunri.File(os.eventfd(0)) as bell:
+        for cooked in (0, 1, 2):
+            shape = RingShape(4096, 2, 1, cooked, 65535, nanoseconds=False, loopback=0, direction="")
+            ring = Ring(shape, memoryview(memory), memoryview(bytearray(24)), bell, Place(0, start))
+            assert all(len(packet.data) <= 4096 + 24 for packet in ring.before(1 << 20))
+            assert isinstance(ring.here(), bytes)
+
+
+# As root: a living capture.
+
+
+@pytest.fixture(scope="module")
+def cable() -> Iterator[Wire]:
+    with wire() as made:
+        yield made
+
+
+REJECT = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
+
+
+def _address(buffer: ctypes.Array[ctypes.c_char]) -> int:
+    return ctypes.addressof(buffer)
+
+
+def index_of(cable: Wire, device: str) -> int:
+    said = subprocess.run(cable.command("ip", "-o", "link", "show", device), capture_output=True, check=True)
+    return int(said.stdout.split(b":")[0])
+
+
+@contextmanager
+def opened(cable: Wire) -> Iterator[tuple[dump_owned.OwnedOpener, dump_owned.OwnedLive]]:
+    """Opener and decoder of a living capture, both owned; the socket is in the namespace of the cable."""
+    shape = RingShape(1 << 16, 2, 1, 0, 65535, nanoseconds=False, loopback=0, direction="")
+    with ExitStack() as stack:
+        packets = stack.enter_context(cable.socket(""))
+        bell = stack.enter_context(bunri.File(os.eventfd(0)))
+        progress = stack.enter_context(bunri.File(os.memfd_create("progress")))
+        os.ftruncate(progress.fileno(), 4096)
+        opener = stack.enter_context(dump_owned.OwnedOpener.start(packets, bell))
+        opener.open(index_of(cable, "near"), [(6, 0, 0, 65535)], shape.block_size, shape.blocks, 10, 0)
+        decoder = dump_owned.OwnedLive.start(
+            JOB, shape, bunri.Mapped(packets.fileno(), shape.block_size * shape.blocks, bunri.Access.WRITE),
+            bunri.Mapped(progress.fileno(), 4096, bunri.Access.WRITE), bell, Place(0, 0), Cursor(), None,
+        )  # fmt: skip
+        yield opener, stack.enter_context(decoder)
+
+
+@pytest.mark.parametrize("action", NEXT)
+@pytest.mark.parametrize("which", ["opener", "live decoder"])
+def test_the_owner_of_a_process_of_a_living_capture_gets_nothing_more(
+    cable: Wire, which: str, action: str, port: int
+) -> None:
+    with opened(cable) as (opener, decoder):
+        run = opener.run_code if which == "opener" else decoder.run_code
+        assert outcome(run, code_of(action, port)) in REFUSED
+
+
+def packet_sockets(cable: Wire) -> set[str]:
+    """The inodes of all packet sockets in the namespace."""
+    said = subprocess.run(cable.command("cat", "/proc/net/packet"), capture_output=True, check=True, text=True)
+    return {line.split()[-1] for line in said.stdout.splitlines()[1:]}
+
+
+def held(pid: int) -> set[str]:
+    """The inodes of the sockets that a process holds."""
+    links = (os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir())
+    return {link[8:-1] for link in links if link.startswith("socket:")}
+
+
+def test_the_decoder_holds_no_packet_socket_and_the_opener_the_only_one(cable: Wire) -> None:
+    with opened(cable) as (opener, decoder):
+        decoder.lost()  # it runs: what it was handed was taken
+        there = packet_sockets(cable)
+        assert there
+        assert not held(decoder.process.pid) & there
+        assert held(opener.process.pid) & there == there  # the control: this is how one is seen
+
+
+def test_the_owner_of_the_opener_cannot_take_the_filter_away(cable: Wire) -> None:
+    """It can send and listen elsewhere, as LIMITS say; but it sees no packet that could make it somebody's."""
+    detach = "packets.setsockopt(socket.SOL_SOCKET, 27, 0); result = 'detached'"
+    with opened(cable) as (opener, _):
+        assert outcome(opener.run_code, detach) in REFUSED
+    with cable.socket("near") as free:  # the control: before it is locked, it can be done
+        free.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HP", 1, _address(REJECT)))
+        assert dump_owned.run(detach, packets=free) == "detached"
+
+
+def test_the_opener_reads_no_packet(cable: Wire) -> None:
+    """Not even its owner does: with a ring the kernel gives none to recv, and the memory is not mapped there."""
+    with opened(cable) as (opener, _):
+        cable.send([udp4(40000, 50001, bytes(40))] * 3)
+        said = outcome(opener.run_code, "packets.setblocking(False); result = packets.recv(100)")
+        assert said in {*REFUSED, "Resource temporarily unavailable"}
+
+
+def test_the_owner_of_the_decoder_writes_what_it_likes_into_the_ring(cable: Wire) -> None:
+    """The capture is wrong then, and nothing else: another decoder walks what is there, the kernel reads none of it."""
+    with opened(cable) as (opener, decoder):
+        decoder.run_code("memory[:] = bytes([255]) * len(memory); result = 'scribbled'")
+        cable.send([udp4(40000, 50001, bytes(40))] * 50)
+        counted = bunri.call(opener.counted).result()
+        assert counted.received + counted.dropped >= 0
+        assert isinstance(decoder.lost(), bytes)
+
+
+def test_a_living_capture_goes_on_behind_a_packet_that_ends_its_decoder(cable: Wire, tmp_path: Path) -> None:
+    """As the same with a file: that packet is reported and kept, the others are printed."""
+    kept = tmp_path / "bad.pcap"
+    packets = [udp4(40000, 50001, bytes(40 + index)) for index in range(6)]
+    killer = udp4(40000, 50001, b"DIES" + bytes(40))
+    program = (str(Path(__file__).parent / "dump_owned.py"),)
+    with cable.capture("-i", "near", "-n", "-t", "-c", "6", "--quarantine", kept, program=program) as capturing:
+        cable.send([*packets[:2], killer, *packets[2:]])
+        assert capturing.end() == 0
+    assert capturing.out == ours(capture(packets), "-n", "-t")
+    assert "a packet was left out" in capturing.err
+    assert [packet.data for packet in read(kept.read_bytes())] == [killer]
