@@ -251,3 +251,45 @@ def applications() -> dict[str, list[Sample]]:
         "vxlan": [Sample(udp4(40000, 4789, b"\x08\0\0\0\0\0\x07\0" + frame), 42, tuple(range(62, 92)))],
     }
     return found
+
+
+@samples
+def leases() -> dict[str, list[Sample]]:
+    """DHCP and DHCPv6, with every option that has a printer."""
+    head = b"\1\1\6\1" + struct.pack(">IHH", 0x1234, 3, 0x8000) + bytes(12) + b"\x0a\0\0\1" + MAC[:6] + bytes(10)
+    options = [
+        (53, b"\1"), (55, b"\1\3\6\x0f\x77\xfb"), (61, b"\1" + MAC[:6]), (61, b"\0me"), (61, b"\x63ab"), (12, b"host\x01"),
+        (1, b"\xff\xff\xff\0"), (3, b"\x0a\0\0\1\x0a\0\0\2"), (2, b"\xff\xff\xff\xf0"), (21, bytes(16)), (57, b"\5\xdc"),
+        (19, b"\1\0\5"), (43, b"\1\2\3"), (46, b"\x08"), (46, b"\x03"), (52, b"\3"), (77, b"\2ab\1c"), (81, b"\x05\1\2name"),
+        (82, b"\1\2ab\2\1c\x09\1d"), (121, b"\x18\x0a\0\1\x0a\0\0\1\0\x0a\0\0\2"), (249, b"\x21abcde"), (200, b"ab"),
+        (201, b"abcd"), (202, b"abc"), (51, b"\0\0\x0e\x10\1"), (53, b"\1\2"), (61, b""), (52, b""),
+    ]  # fmt: skip
+    body = b"".join(bytes([kind, len(data)]) + data for kind, data in options) + bytes(4) + b"\xff"
+    cookie = b"\x63\x82\x53\x63"
+    messages = [
+        head + bytes(192) + cookie + body, b"\2\6\x08\0" + head[4:] + b"name\0" + bytes(59) + b"file\0" + bytes(123) + cookie + b"\x35\1\5\xff",
+        head + bytes(192) + b"CMU\0" + b"\3" + bytes(3) + bytes(range(1, 33)), head + bytes(192) + b"\1\2\3\4",
+    ]  # fmt: skip
+    one = bytes.fromhex("20010db8" + "00" * 11 + "07")
+
+    def option(kind: int, data: bytes) -> bytes:
+        return struct.pack(">HH", kind, len(data)) + data
+
+    address = option(5, one + struct.pack(">II", 100, 200) + option(13, b"\0\2full"))
+    every = [
+        option(1, b"\0\1\0\1\0\0\0\5" + MAC[:6]), option(2, b"\0\2" + bytes(8)), option(2, b"\0\3\0\1" + MAC[:6]), option(1, b"\0\7"),
+        option(3, struct.pack(">III", 1, 2, 3) + address), option(4, b"\0\0\0\1" + address), option(6, b"\0\x17\0\x18\0\xff"),
+        option(7, b"\5"), option(8, b"\0\x64"), option(11, b"\2\1\0" + bytes(8) + b"realm" + bytes(20)),
+        option(11, b"\3\1\0" + bytes(8) + b"\1" + bytes(16)), option(11, b"\x09\2\3" + bytes(8)), option(13, b"\1\0"), option(14, b""),
+        option(18, b"eth0"), option(19, b"\5"), option(19, b"\1"), option(20, b""), option(23, one + one), option(24, WWW + WWW),
+        option(25, struct.pack(">III", 1, 2, 3) + option(26, struct.pack(">IIB", 1, 2, 56) + one)), option(32, b"\0\0\0\7"),
+        option(37, b"\0\0\0\x09remote-id-long"), option(38, b"subscriber-long"), option(41, b"EST5EDT"), option(44, b"\1" + one + address),
+        option(45, address), option(46, b"\0\0\0\1"), option(47, one + b"relay"), option(56, option(1, one) + option(3, WWW) + option(9, b"x")),
+        option(64, WWW), option(112, b"https://x/"), option(300, b"abc"), option(8, b"\0"),
+    ]  # fmt: skip
+    second = [b"\1\x12\x34\x56" + b"".join(every[:14]), b"\7\x12\x34\x56" + b"".join(every[14:]), b"\x20\0\0\0"]
+    second += [b"\x0c\1" + one + one + option(9, second[2] + every[8]) + every[14], b"\3\0\0\1" + option(4, b"\0")]
+    return {
+        "dhcp": [Sample(udp4(68, 67, each), 42) for each in messages],
+        "dhcp6": [Sample(six(17, udp(546, 547, each)), 62) for each in second],
+    }

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from bunri.apps.dump.decode import (
     arp,
+    dhcp,
+    dhcp6,
     domain,
     icmp,
     icmp6,
@@ -96,7 +98,11 @@ UDP_PORTS: Mapping[int, Payload] = {
     53: domain.domain,
     5353: domain.multicast,
     69: tftp.tftp,
+    68: dhcp.dhcp,
+    67: dhcp.dhcp,
     123: ntp.ntp,
+    546: dhcp6.dhcp6,
+    547: dhcp6.dhcp6,
     4789: tunnels.vxlan,
 }
 
