@@ -10,4 +10,30 @@ writer.py       appends records to a file that it is handed
 resolver.py     names for addresses, without -n
 bpf.py          the machine that filters run on: the monitor checks with it, the decoder runs it
 messages.py     what travels between them
+library.py      for programs: `for packet in bunri.apps.dump.packets(path)`
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bunri.apps.dump.library import packets as packets
+    from bunri.apps.dump.messages import BadCapture as BadCapture
+    from bunri.apps.dump.messages import BadExpression as BadExpression
+    from bunri.apps.dump.messages import Decoded as Decoded
+
+__all__ = ["BadCapture", "BadExpression", "Decoded", "packets"]
+
+
+def __getattr__(name: str) -> Any:
+    # Later, since this package is also imported by its workers, which must not know the monitor's modules.
+    if name == "packets":
+        from bunri.apps.dump.library import packets
+
+        return packets
+    if name in __all__:
+        from bunri.apps.dump import messages
+
+        return getattr(messages, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

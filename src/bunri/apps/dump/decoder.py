@@ -14,7 +14,19 @@ import bunri
 from bunri.apps.dump import bpf, capture
 from bunri.apps.dump.decode.core import Dissector
 from bunri.apps.dump.decode.table import Tables
-from bunri.apps.dump.messages import BadCapture, Batch, Cursor, Job, Kind, Names, Place, RingShape, Style
+from bunri.apps.dump.messages import (
+    BadCapture,
+    Batch,
+    Cursor,
+    Decoded,
+    Instruction,
+    Job,
+    Kind,
+    Names,
+    Place,
+    RingShape,
+    Style,
+)
 from bunri.apps.dump.ring import Ring
 
 POLICY = bunri.Policy(memory="512M", cpu="60s")
@@ -76,6 +88,44 @@ class Decoder(bunri.Compartment):
         """The end of the capture."""
         self._work.begin(-1)
         return self._work.end(self._capture.cursor, self._capture.finish())
+
+
+class PacketDecoder(bunri.Compartment):
+    """Reads a capture file for a program that wants packets, not a page of text."""
+
+    policy = POLICY
+
+    @classmethod
+    def warm_up(cls) -> None:
+        Dissector(Style(), Tables())
+
+    def __init__(self, style: Style, program: list[Instruction]) -> None:
+        self._accept = bpf.machine(program) if program else None
+        self._dissector = Dissector(style, Tables())
+        self._capture = capture.Capture(Cursor(), 9)
+        self._number = 0
+
+    @bunri.raises(BadCapture)
+    def feed(self, chunk: bytes) -> list[Decoded]:
+        """The packets that are whole now, and let through."""
+        found: list[Decoded] = []
+        dissector = self._dissector
+        for packet in self._capture.feed(chunk):
+            self._number += 1
+            second, fraction, length, data = packet
+            if self._accept is not None and not self._accept(data, length):
+                continue
+            printer = dissector.tables.link(self._capture.cursor.first)
+            dissector.packet(second, fraction, length, data, printer)
+            text = dissector.taken().encode("ascii", "replace").decode().removesuffix("\n")
+            found.append(Decoded(self._number, second, fraction, length, data, text))
+        return found
+
+    @bunri.raises(BadCapture)
+    def finish(self) -> None:
+        """The end of the capture. BadCapture where it comes too soon."""
+        if said := self._capture.finish():
+            raise BadCapture(said)
 
 
 class LiveDecoder(bunri.Compartment):

@@ -132,6 +132,18 @@ class Batch:
     done: bool = False  # as many packets as were asked for
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """One packet, for a program: its bytes, and what tcpdump would say of it."""
+
+    number: int  # in the capture, from 1
+    second: int  # since 1970
+    nanosecond: int
+    length: int  # on the wire
+    data: bytes  # what was captured of it
+    text: str  # without the time; several lines with verbose
+
+
 @dataclass
 class BadExpression(Exception):
     """What libpcap says of a filter expression."""
