@@ -14,9 +14,11 @@ import struct
 import time
 
 import bunri
+from bunri.seccomp._names import syscalls_of
 
 libc = ctypes.CDLL(None, use_errno=True)
 
+NUMBERS = syscalls_of(os.uname().machine)  # a copy of what the kernel's headers say; the attacker has them too
 CODE = {
     "ctypes": ctypes, "errno": errno, "fcntl": fcntl, "libc": libc, "mmap": mmap, "os": os, "random": random,
     "signal": signal, "socket": socket, "struct": struct, "time": time,
@@ -27,12 +29,12 @@ def run(code: str, **more: object) -> str:
     """Run attacker's code; what it puts into `result`, or the name of the errno it was refused with."""
     space: dict[str, object] = {**CODE, **more}
 
-    def call(number: int, *args: object) -> str:
+    def call(name: str | int, *args: object) -> str:
         ctypes.set_errno(0)
-        value = libc.syscall(number, *args)
+        value = libc.syscall(NUMBERS[name] if isinstance(name, str) else name, *args)
         return "ok" if value >= 0 else errno.errorcode.get(ctypes.get_errno(), "?")
 
-    space["call"] = call
+    space |= {"call": call, "NUMBERS": NUMBERS}
     try:
         exec(code, space)
     except OSError as fault:

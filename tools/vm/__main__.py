@@ -1,7 +1,10 @@
 """Runs in: the developer's machine, as root: `make test-vm`. Boots the kernels, then writes docs/kernels.md.
 
-    python -m vm              all boots; the table in docs/kernels.md is written anew
-    python -m vm NAME...      those whose name contains one of the words; the table stays as it is
+    python -m vm              all boots; about an hour
+    python -m vm NAME...      those of these names; * stands for anything
+    python -m vm NAME... -- TEST...      only these tests, files or folders of them, in those
+
+But for single tests, the table in docs/kernels.md is written anew from the last boot of each.
 
 Ends with 1 when a test failed in a guest, or a guest did not do all its jobs.
 """
@@ -11,9 +14,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
 
 from vm import images, table
-from vm.boot import Answers, Boot, boot
+from vm.boot import Answers, Boot, boot, read
 from vm.images import Kernel
 
 BULLSEYE, BOOKWORM, TRIXIE = Kernel("bullseye", "amd64"), Kernel("bookworm", "amd64"), Kernel("trixie", "amd64")
@@ -42,18 +48,27 @@ def main(words: list[str]) -> int:
     if os.geteuid():
         print("vm: the guests' roots are made as root", file=sys.stderr)
         return 1
-    chosen = {name: each for name, each in BOOTS.items() if not words or any(word in name for word in words)}
+    words, tests = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
+    chosen = {name: each for name, each in BOOTS.items() if not words or any(fnmatch(name, word) for word in words)}
     if not chosen:
         print(f"vm: no boot is called so. There are {', '.join(BOOTS)}", file=sys.stderr)
         return 2
+    if tests:
+        chosen = {name: replace(each, jobs=("some",), tests=tuple(tests)) for name, each in chosen.items()}
     answers = {name: _one(name, each) for name, each in chosen.items()}
-    if len(answers) == len(BOOTS):
-        table.write(answers)
+    if not tests:
+        logs = {name: _log(name, each) for name, each in BOOTS.items()}
+        kept = {name: read(BOOTS[name], log) for name, log in logs.items() if log.exists()}
+        table.write({name: each for name, each in kept.items() if each.ended})
     return 0 if all(map(_well, answers.values())) else 1
 
 
+def _log(name: str, what: Boot) -> Path:
+    return images.CACHE / f"{name}{'-some' if what.tests else ''}.log"
+
+
 def _one(name: str, what: Boot) -> Answers:
-    log = images.CACHE / f"{name}.log"
+    log = _log(name, what)
     images.CACHE.mkdir(parents=True, exist_ok=True)
     print(f"\n== {name}: {what.kernel.name}, lsm={what.lsm}, {' '.join(what.jobs)}", flush=True)
     answers = boot(what, log)

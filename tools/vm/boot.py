@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ class Boot:
     kernel: images.Kernel
     jobs: tuple[str, ...]
     lsm: str = "landlock"
+    tests: tuple[str, ...] = ()  # of the job "some"
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Answers:
     found: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     ended: bool = False
     seconds: float = 0.0
+    when: str = ""
 
     def of(self, job: str) -> list[dict[str, Any]]:
         return [each for each in self.found if each["job"].split(",")[0] == job]
@@ -47,11 +49,12 @@ def boot(what: Boot, log: Path) -> Answers:
     """Start it and wait until it powers off, at most half an hour. Its console is kept in `log`."""
     arch = what.kernel.arch
     line = f"console={CONSOLE[arch]} quiet panic=-1 lsm={what.lsm} bunri.jobs={','.join(what.jobs)}"
+    if what.tests:
+        line += f" bunri.tests={','.join(what.tests)}"
     command = (
         *("nice", *QEMU[arch], "-accel", "tcg", "-m", MEMORY, "-smp", "1", "-nographic", "-no-reboot", "-nic", "none"),
         *("-kernel", str(images.kernel(what.kernel)), "-initrd", str(images.initrd(arch)), "-append", line),
     )
-    answers = Answers(what)
     began = time.monotonic()
     with log.open("wb") as console:
         try:
@@ -60,7 +63,12 @@ def boot(what: Boot, log: Path) -> Answers:
             )
         except subprocess.TimeoutExpired:
             console.write(b"\nvm: not finished in time, and ended\n")
-    answers.seconds = time.monotonic() - began
+    return replace(read(what, log), seconds=time.monotonic() - began)
+
+
+def read(what: Boot, log: Path) -> Answers:
+    """The answers that a boot left in its log."""
+    answers = Answers(what, when=time.strftime("%Y-%m-%d", time.localtime(log.stat().st_mtime)))
     for text in log.read_text(errors="replace").splitlines():
         if text.startswith(MARK):
             found = json.loads(text.removeprefix(MARK))

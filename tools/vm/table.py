@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Final
 
 from vm.boot import Answers
@@ -17,8 +16,7 @@ WHO: Final = {0: "root", 1000: "user"}
 def write(answers: dict[str, Answers]) -> None:
     """Keep the page's own words, and write the rest anew."""
     kept = PAGE.read_text().split(BEGIN)[0]
-    parts = [f"Last run: {time.strftime('%Y-%m-%d')}, under qemu's emulation, with Debian's cloud kernels.\n"]
-    parts += [_layers(answers), _tests(answers), _skips(answers)]
+    parts = [_layers(answers), _tests(answers), _skips(answers)]
     PAGE.write_text(kept + BEGIN + "\n" + "\n".join(parts))
     print(f"written: {PAGE.relative_to(TOP)}")
 
@@ -51,14 +49,14 @@ def _cell(layer: dict[str, Any] | None) -> str:
 def _tests(answers: dict[str, Answers]) -> str:
     lines = [
         "## Tests in the guests\n",
-        "| guest | tests | as | passed | failed | skipped |",
-        "|---|---|---|---|---|---|",
+        "| guest | on | tests | as | passed | failed | skipped |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, each in answers.items():
         for found in each.found:
             if "passed" in found:
                 counts = f"{found['passed']} | {len(found['failed'])} | {len(found['skipped'])}"
-                lines.append(f"| {name} | {found['job']} | {WHO[found['uid']]} | {counts} |")
+                lines.append(f"| {name} | {each.when} | {found['job']} | {WHO[found['uid']]} | {counts} |")
     return "\n".join(lines) + "\n"
 
 

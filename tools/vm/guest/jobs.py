@@ -64,6 +64,12 @@ def suite() -> None:
         test("suite", uid, *ENFORCEMENT)
 
 
+def some() -> None:
+    """The files and folders that the command line names as bunri.tests=one,two."""
+    for uid in (0, ORDINARY):
+        test("some", uid, *words("bunri.tests"))
+
+
 def memory() -> None:
     """The tests of the memory cgroup: here is a version 2 hierarchy with its controllers."""
     for uid in (0, ORDINARY):
@@ -117,6 +123,7 @@ def read(report: str) -> dict[str, Any]:
 JOBS: dict[str, Callable[[], None]] = {
     "layers": layers,
     "suite": suite,
+    "some": some,
     "memory": memory,
     "selinux": selinux,
     "apparmor": apparmor,
