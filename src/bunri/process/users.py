@@ -85,6 +85,19 @@ class DynamicUsers:
         return any(start <= first and first + BLOCK <= start + count for start, count in self._mapped)
 
     def _lock_block(self, first: int) -> int | None:
+        try:
+            return self._lock_file(first)
+        except OSError as fault:
+            raise HostError(
+                f"{self._folder}, where programs tell each other which uids they use, cannot be written",
+                promise=Promise.IDENTITY,
+                layer="own uid",
+                errno=fault.errno,
+                remedy=f"In a systemd unit with ProtectSystem=strict: ReadWritePaths={self._folder}, and that folder made by tmpfiles.d; "
+                f"or name a user with Policy(user=...)",
+            ) from None
+
+    def _lock_file(self, first: int) -> int | None:
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         info = os.lstat(self._folder)
         if info.st_uid != 0 or info.st_mode & 0o022:
