@@ -17,6 +17,8 @@ COMMANDS: Final = {
     "doctor": ("bunri.cli.doctor", "Try what this host can do, and say what to change."),
     "explain": ("bunri.cli.explain", "Say what a policy or a compartment may do here, and what decides."),
     "inspect": ("bunri.cli.inspect", "Say what running processes may do, and how they differ from a policy."),
+    "graph": ("bunri.cli.graph", "Show a program's compartments, their policies and what each may call."),
+    "manpages": ("bunri.cli.manpages", "Write the man pages of these commands to a folder."),
     "demo": ("bunri.cli.demo", "Decode hostile pictures in confined workers, and show what an attacker gets."),
     "dump": ("bunri.cli.dump", "Print packets as tcpdump does, decoded in a process that holds nothing."),
     "ftpd": ("bunri.cli.ftpd", "Serve a folder by FTP, each peer by confined processes of its own."),
