@@ -35,7 +35,7 @@ JOB = Job(Style(numeric=1, time=1), [], prints=True, records=False, interfaces={
 NEXT = {
     "read a file": "result = open('/etc/passwd').read()[:4]",
     "look at the root": "result = os.listdir('/')",
-    "write a file": "open('/tmp/was-here', 'w').write('x'); result = 'written'",
+    "write a file": "open('/tmp/was-here-MONITOR', 'w').write('x'); result = 'written'",
     "connect": "s = socket.socket(); s.connect(('127.0.0.1', PORT)); result = 'connected'",
     "send a datagram": "socket.socket(2, 2).sendto(b'x', ('127.0.0.1', PORT)); result = 'sent'",
     "sniff": "socket.socket(17, 3, 0x300); result = 'a packet socket'",
@@ -107,7 +107,7 @@ def test_without_confinement_they_would(action: str, port: int) -> None:
         said = stream.read().decode()
     os.waitpid(pid, 0)
     assert said and said not in REFUSED, said
-    Path("/tmp/was-here").unlink(missing_ok=True)
+    Path(f"/tmp/was-here-{os.getpid()}").unlink(missing_ok=True)
 
 
 def test_the_owner_of_the_decoder_prints_lies_and_no_more_than_a_terminal_may_see() -> None:
