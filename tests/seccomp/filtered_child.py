@@ -52,6 +52,7 @@ def in_child(action: Callable[[], int]) -> int:
     if child == 0:
         try:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # pytest-timeout has one that a stuck child never runs
             signal.alarm(20)
             os._exit(action())
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,16 @@ from bunri.seccomp import Action, Arg, Condition, Rule, allow, deny, kill, log, 
 from bunri.seccomp.conditions import Compare
 
 LARGEST = (1 << 64) - 1
+
+# BUNRI_EXAMPLES=50 makes fifty times as many examples as the everyday run.
+EXAMPLES = int(os.environ.get("BUNRI_EXAMPLES", "1"))
+
+
+def examples(everyday: int) -> int:
+    """How many examples hypothesis tries."""
+    return everyday * EXAMPLES
+
+
 Predicate = Callable[[Sequence[int]], bool]
 
 edges = st.sampled_from(

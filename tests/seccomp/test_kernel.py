@@ -17,7 +17,7 @@ import pytest
 from filtered_child import CHILD_NEEDS, MACHINE, SYSCALL, Call, in_child, install
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from random_policies import MAKERS, Stated, arguments, policies, telling
+from random_policies import MAKERS, Stated, arguments, examples, policies, telling
 
 from bunri.errors import UsageError
 from bunri.seccomp import X32_BIT, Action, Arg, Kind, Program, Rule, allow, compile, deny, kill, log, syscalls_of, trap
@@ -82,7 +82,7 @@ def test_the_kernel_agrees_on_every_action_and_on_unknown_numbers(kernel: Kernel
     agrees(kernel, built([]), [(number, ()) for number in (400, 423, 1000, 0x3FFFFFFF)])
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     stated=policies((*ON_DESCRIPTOR, *IDENTITY), makers=[pair for pair in MAKERS if pair[1].kind is not Kind.LOG]),
     calls=st.lists(st.tuples(st.sampled_from((*ON_DESCRIPTOR, *IDENTITY)), arguments), min_size=10, max_size=20),

@@ -6,17 +6,15 @@ are alternatives. It is used through ctypes, in tests only, where libseccomp.so.
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import errno
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from random_policies import LARGEST, words
+from libseccomp_peer import MASKED, Comparison, compiled, number_of
+from random_policies import LARGEST, examples, words
 
 from bunri.errors import UsageError
 from bunri.seccomp import (
@@ -34,34 +32,8 @@ from bunri.seccomp import (
     syscalls_of,
 )
 
-try:
-    LIBRARY = ctypes.CDLL("libseccomp.so.2")
-except OSError:
-    pytest.skip("libseccomp.so.2 is not on this machine", allow_module_level=True)
-
 EPERM = Action.errno(errno.EPERM)
-NE, LT, LE, EQ, GE, GT, MASKED = 1, 2, 3, 4, 5, 6, 7
 NAMES = ("close", "lseek", "dup", "dup3", "socket", "fcntl", "kill", "umask", "flock", "sync_file_range", "getpriority")
-MARKS = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-
-
-class Comparison(ctypes.Structure):
-    """struct scmp_arg_cmp."""
-
-    _fields_ = (("arg", ctypes.c_uint), ("op", ctypes.c_int), ("a", ctypes.c_uint64), ("b", ctypes.c_uint64))
-
-
-LIBRARY.seccomp_init.restype = ctypes.c_void_p
-LIBRARY.seccomp_init.argtypes = (ctypes.c_uint32,)
-LIBRARY.seccomp_release.argtypes = (ctypes.c_void_p,)
-LIBRARY.seccomp_arch_add.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
-LIBRARY.seccomp_arch_remove.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
-LIBRARY.seccomp_export_bpf.argtypes = (ctypes.c_void_p, ctypes.c_int)
-LIBRARY.seccomp_syscall_resolve_name.argtypes = (ctypes.c_char_p,)
-LIBRARY.seccomp_rule_add_exact_array.argtypes = (
-    ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint, ctypes.POINTER(Comparison),
-)  # fmt: skip
-LIBRARY.seccomp_arch_native.restype = ctypes.c_uint32
 
 
 @dataclass(frozen=True)
@@ -115,24 +87,7 @@ class Alternative:
 
 def exported(arch: str, rules: Sequence[Alternative], action: Action, default: Action) -> Program:
     """libseccomp's program for the same rules."""
-    context = LIBRARY.seccomp_init(default.value)
-    descriptor = os.memfd_create("filter")
-    try:
-        if LIBRARY.seccomp_arch_native() != MARKS[arch]:
-            assert LIBRARY.seccomp_arch_add(context, MARKS[arch]) == 0
-            assert LIBRARY.seccomp_arch_remove(context, LIBRARY.seccomp_arch_native()) == 0
-        for rule in rules:
-            number = LIBRARY.seccomp_syscall_resolve_name(rule.name.encode())
-            tests = (Comparison * len(rule.tests))(*(test.theirs() for test in rule.tests))
-            result = LIBRARY.seccomp_rule_add_exact_array(context, action.value, number, len(rule.tests), tests)
-            if result not in (0, -errno.EEXIST):
-                raise UsageError(f"libseccomp does not take {rule}: {result}")
-        assert LIBRARY.seccomp_export_bpf(context, descriptor) == 0
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        return Program.from_bytes(os.read(descriptor, 1 << 20))
-    finally:
-        os.close(descriptor)
-        LIBRARY.seccomp_release(context)
+    return compiled(arch, [(rule.name, action, [test.theirs() for test in rule.tests]) for rule in rules], default)
 
 
 @st.composite
@@ -153,7 +108,7 @@ def both(arch: str, rules: list[Alternative], action: Action, default: Action) -
         return None
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(alternatives(), min_size=1, max_size=5), st.sampled_from(arches()), st.booleans(), st.data())
 def test_libseccomps_program_decides_as_ours(
     rules: list[Alternative], arch: str, allow_list: bool, data: st.DataObject
@@ -188,4 +143,4 @@ def test_our_program_for_a_group_decides_as_libseccomps_and_is_no_longer(arch: s
 
 
 def theirs_knows(name: str) -> bool:
-    return bool(LIBRARY.seccomp_syscall_resolve_name(name.encode()) >= 0)
+    return number_of(name) >= 0

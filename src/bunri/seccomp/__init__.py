@@ -14,7 +14,7 @@
 The grammar of a rule:
 
     rule      = verb "(" name {"," name} ["," "when=" condition] ["," "with_=" action] "," "reason=" text ")"
-    verb      = "allow" | "deny" | "kill" | "notify" | "trap" | "log" | "dangerous_allow"
+    verb      = "allow" | "deny" | "kill" | "notify" | "trap" | "log" | "dangerous_allow" | "dangerous_log"
     name      = the kernel's name of a system call ("openat")  |  "@" group ("@stdio", "@system-service")
     condition = test | condition "&" condition | condition "|" condition      (each in parentheses)
     test      = arg ("==" | "!=" | "<" | "<=" | ">" | ">=") number
@@ -46,13 +46,16 @@ Sources: seccomp(2), Documentation/userspace-api/seccomp_filter.rst, pledge(2), 
 from bunri.seccomp._assemble import MOST_INSTRUCTIONS, Instruction
 from bunri.seccomp._compile import compile
 from bunri.seccomp._names import AUDIT_ARCH, KERNEL_OF_TABLES, X32_BIT, arches, is_known, name_of, syscalls_of
+from bunri.seccomp._oci import from_oci
+from bunri.seccomp._oci_out import to_oci
 from bunri.seccomp.actions import Action, Kind
 from bunri.seccomp.attack import ATTACK_REASONS, ATTACK_SHAPED
 from bunri.seccomp.conditions import Arg, Condition
 from bunri.seccomp.groups import group, groups
+from bunri.seccomp.imported import Exported, Imported
 from bunri.seccomp.presets import Children, attack_rules, clone_rules
 from bunri.seccomp.program import Program, Source
-from bunri.seccomp.rules import Rule, allow, dangerous_allow, deny, kill, log, notify, trap
+from bunri.seccomp.rules import Rule, allow, dangerous_allow, dangerous_log, deny, kill, log, notify, trap
 
 __all__ = [
     "ATTACK_REASONS",
@@ -65,6 +68,8 @@ __all__ = [
     "Arg",
     "Children",
     "Condition",
+    "Exported",
+    "Imported",
     "Instruction",
     "Kind",
     "Program",
@@ -76,7 +81,9 @@ __all__ = [
     "clone_rules",
     "compile",
     "dangerous_allow",
+    "dangerous_log",
     "deny",
+    "from_oci",
     "group",
     "groups",
     "is_known",
@@ -85,5 +92,6 @@ __all__ = [
     "name_of",
     "notify",
     "syscalls_of",
+    "to_oci",
     "trap",
 ]

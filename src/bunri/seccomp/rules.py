@@ -22,7 +22,7 @@ _GOES_ON: Final = frozenset({Kind.ALLOW, Kind.LOG})
 
 @dataclass(frozen=True)
 class Rule:
-    """One sentence of a filter. Made by `allow`, `deny`, `kill`, `trap`, `log`, `notify` and `dangerous_allow`.
+    """One sentence of a filter. Made by `allow`, `deny`, `kill`, `trap`, `log`, `notify`, `dangerous_allow` and `dangerous_log`.
 
     `names` is as written, groups with their "@"; `calls` is the same with the groups opened; `named` are those that
     were named one by one, and so must have an effect.
@@ -56,7 +56,7 @@ class Rule:
     @property
     def goes_on(self) -> bool:
         """Whether the calls reach the kernel, without the danger being spelled."""
-        return self.action.kind in _GOES_ON and self.verb != "dangerous_allow"
+        return self.action.kind in _GOES_ON and not self.verb.startswith("dangerous_")
 
     def __str__(self) -> str:
         shown = [repr(name) for name in self.names]
@@ -102,6 +102,11 @@ def trap(*names: str, when: Condition | None = None, reason: str) -> Rule:
 def log(*names: str, when: Condition | None = None, reason: str) -> Rule:
     """The calls go on, and the kernel writes an audit record of each."""
     return Rule(names, Action.LOG, when, reason, "log")
+
+
+def dangerous_log(*names: str, when: Condition | None = None, reason: str) -> Rule:
+    """As `log`, for attack-shaped calls too."""
+    return Rule(names, Action.LOG, when, reason, "dangerous_log")
 
 
 def notify(*names: str, when: Condition | None = None, reason: str) -> Rule:
