@@ -45,9 +45,12 @@ Sources: seccomp(2), Documentation/userspace-api/seccomp_filter.rst, pledge(2), 
 
 from bunri.seccomp._assemble import MOST_INSTRUCTIONS, Instruction
 from bunri.seccomp._compile import compile
+from bunri.seccomp._minijail import from_minijail
 from bunri.seccomp._names import AUDIT_ARCH, KERNEL_OF_TABLES, X32_BIT, arches, is_known, name_of, syscalls_of
 from bunri.seccomp._oci import from_oci
 from bunri.seccomp._oci_out import to_oci
+from bunri.seccomp._systemd import from_systemd, to_systemd
+from bunri.seccomp._trace import from_trace
 from bunri.seccomp.actions import Action, Kind
 from bunri.seccomp.attack import ATTACK_REASONS, ATTACK_SHAPED
 from bunri.seccomp.conditions import Arg, Condition
@@ -83,7 +86,10 @@ __all__ = [
     "dangerous_allow",
     "dangerous_log",
     "deny",
+    "from_minijail",
     "from_oci",
+    "from_systemd",
+    "from_trace",
     "group",
     "groups",
     "is_known",
@@ -93,5 +99,6 @@ __all__ = [
     "notify",
     "syscalls_of",
     "to_oci",
+    "to_systemd",
     "trap",
 ]
