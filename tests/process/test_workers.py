@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -280,3 +281,17 @@ def test_a_mapping_leaves_no_descriptor_in_the_worker() -> None:
     finally:
         os.close(memory)
         os.close(other)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only workers of root have uids of their own")
+def test_more_workers_than_a_zygote_knows_uids_for() -> None:
+    """A role's user namespace maps the uids that were there when it was made; for the next ones there is another role."""
+    with contextlib.ExitStack() as alive:
+        workers = [alive.enter_context(parts.Plain.start()) for _ in range(70)]
+        assert [worker.add(1) for worker in workers] == [1] * 70
+        assert len({_status(worker.process.pid, "Uid") for worker in workers}) == 70
+
+
+def _status(pid: int, name: str) -> str:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.partition(":")[2] for line in lines if line.startswith(f"{name}:"))

@@ -32,7 +32,7 @@ from bunri.process.messages import Ended, IdMap, MakeBroker, MakeRole, Message, 
 from bunri.process.output import Output
 from bunri.process.supervisor import Supervisor
 from bunri.process.templates import TemplateHandle
-from bunri.process.users import DynamicUsers
+from bunri.process.users import Blocks, DynamicUsers
 from bunri.process.zygotes import Zygote, died
 from bunri.wire import contract_of
 
@@ -74,6 +74,9 @@ class Program:
         """The role zygote of the module that defines the class; asked for, perhaps not there yet."""
         with self.lock:
             role = self._roles.get(cls.__module__)
+            if role is not None and self.users is not None and role.uids and not self.users.has_free(role.uids):
+                role.retire()  # its workers go on; the next ones need uids that its user namespace does not know
+                role = None
             if role is None or role.ended or role.failure is not None or cls.__qualname__ not in role.names:
                 role = self._roles[cls.__module__] = self._make_role(cls)
             return role
@@ -86,9 +89,12 @@ class Program:
             paths.refuse_writable_by_others(tuple(dict.fromkeys((*search, *paths.own_path()))))
         base = self._base()
         role = Role(self, base, cls.__module__, tuple(compartments))
-        ids, why = self._ids_of(list(compartments.values()), search)
+        blocks = self.users.blocks() if self.users is not None else ()
+        ids, why = self._ids_of(list(compartments.values()), search, blocks)
         role.rights = why
         role.mapped = ids is not None
+        if ids is not None and set(blocks) <= set(ids.uids):  # else it knows all ids there are
+            role.uids = blocks
         base.make(role, MakeRole(0, ref, search, tuple(compartments), allowed_environment(), ids))
         return role
 
@@ -104,7 +110,9 @@ class Program:
         self._bases.append(base)
         return base
 
-    def _ids_of(self, compartments: list[type[Compartment]], search: tuple[str, ...]) -> tuple[IdMap | None, str]:
+    def _ids_of(
+        self, compartments: list[type[Compartment]], search: tuple[str, ...], blocks: Blocks
+    ) -> tuple[IdMap | None, str]:
         """The user namespace of a root-started role, or why it keeps its rights."""
         if self.users is None:
             return None, ""
@@ -112,14 +120,14 @@ class Program:
             return None, "the role zygote keeps root's rights: this host has no usable user namespaces"
         if not paths.readable_by_everyone((*search, *paths.own_path())):
             return None, "the role zygote keeps root's rights: only root can read the folders on sys.path"
-        uids: dict[int, int] = dict(self.users.blocks())
+        uids: dict[int, int] = dict(blocks)
         gids = dict(uids)
         for cls in compartments:
             reason = _needs_root(cls.policy)
             if reason:
                 return None, f"the role zygote keeps root's rights: {cls.__qualname__} {reason}"
             _add_users(cls.policy, uids, gids)
-        uid, known = self.users.take(), self.host.mapped_uids
+        uid, known = self.users.take(blocks), self.host.mapped_uids
         return IdMap(_within(uids, known), _within(gids, known), uid), ""
 
     # deaths --------------------------------------------------------------------------------------------------------
@@ -300,6 +308,7 @@ class Role(Zygote):
         self.pid = 0
         self.rights = ""  # why it kept root's, for the reports
         self.mapped = False  # it lives in a user namespace of its own making
+        self.uids: Blocks = ()  # the dynamic ones that it knows
         self.ready = threading.Event()
         self.templates: dict[tuple[type[Compartment], Policy], TemplateHandle] = {}
         self._all: dict[int, TemplateHandle] = {}

@@ -122,6 +122,8 @@ class Spares:
         worker.side.read_in_background()
 
     def _forget(self, worker: Worker) -> None:
+        """It has ended. One that never was ready is not tried again and again: the next start will say why."""
         with self._template.program.lock:
+            self._closed = self._closed or worker.start_failure() is not None
             if worker in self._waiting:
                 self._waiting.remove(worker)

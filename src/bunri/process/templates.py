@@ -166,7 +166,7 @@ class TemplateHandle(Zygote):
             return None
         if self.fixed is not None:
             return self.fixed
-        worker.uid = self.program.users.take()
+        worker.uid = self.program.users.take(self.role.uids or None)
         return Identity(worker.uid, worker.uid)
 
     def _output(self, worker: Worker, reader: int) -> Output:

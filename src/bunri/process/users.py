@@ -20,6 +20,9 @@ BLOCK = 64
 _FOLDER = "/run/bunri"
 
 
+Blocks = tuple[tuple[int, int], ...]  # (first uid, how many)
+
+
 class DynamicUsers:
     """The uids of one program."""
 
@@ -30,12 +33,29 @@ class DynamicUsers:
         self._blocks: dict[int, int] = {}  # first uid -> descriptor of the lock file
         self._lock = threading.Lock()
 
-    def take(self) -> int:
-        """A uid that no live process of any bunri program has. HostError when all are taken."""
+    def take(self, within: Blocks | None = None) -> int:
+        """A uid that no live process of any bunri program has. HostError when all are taken.
+
+        `within`: only one of these blocks, which a role's user namespace maps; `has_free` says whether there is one.
+        """
         with self._lock:
-            if not self._free:
+            if within is None and not self._free:
                 self._take_block()
-            return self._free.popleft()
+            for uid in self._free:
+                if within is None or _is_in(uid, within):
+                    self._free.remove(uid)
+                    return uid
+        raise HostError(
+            "all uids that this zygote knows are in use",
+            promise=Promise.IDENTITY,
+            layer="own uid",
+            remedy="Start again: another zygote is made, which knows more of them",
+        )
+
+    def has_free(self, within: Blocks) -> bool:
+        """Whether one of these blocks has a uid left."""
+        with self._lock:
+            return any(_is_in(uid, within) for uid in self._free)
 
     def take_for_life(self) -> tuple[int, int]:
         """A uid, and the descriptor of the lock on its block, which the caller keeps open."""
@@ -48,10 +68,11 @@ class DynamicUsers:
         with self._lock:
             self._free.append(uid)
 
-    def blocks(self) -> tuple[tuple[int, int], ...]:
-        """The (first, count) ranges taken so far, at least one: what a role's user namespace maps."""
+    def blocks(self) -> Blocks:
+        """The (first, count) ranges taken so far, what a role's user namespace maps. Two uids at least are left in them: the role's own,
+        and a worker's."""
         with self._lock:
-            if not self._blocks:
+            if len(self._free) < 2:
                 self._take_block()
             return tuple((first, BLOCK) for first in self._blocks)
 
@@ -114,6 +135,10 @@ class DynamicUsers:
             os.close(number)
             return None
         return number
+
+
+def _is_in(uid: int, blocks: Blocks) -> bool:
+    return any(first <= uid < first + count for first, count in blocks)
 
 
 def _has_account(uid: int) -> bool:
