@@ -1,4 +1,4 @@
-"""Runs in: the test process. Folders that other users can read, and `served` importable by name."""
+"""Runs in: the test process. Folders that other users can read, and `ftp_served` importable by name."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from ftplib import FTP, error_perm, error_temp
 from pathlib import Path
 
 import pytest
-from served import ROOT, Served, refused, serving, written
+from ftp_served import ROOT, Served, refused, serving, written
 
 import bunri
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import taken
-from served import ROOT, Served, only_this_one_notices, serving, written
+from ftp_served import ROOT, Served, only_this_one_notices, serving, written
 
 import bunri
 from bunri.apps.ftpd.accounts import account

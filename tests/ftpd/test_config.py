@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from served import refused
+from ftp_served import refused
 
 import bunri
 from bunri.apps.ftpd import config as _config

@@ -11,7 +11,7 @@ from ftplib import FTP, error_perm, error_temp
 from pathlib import Path
 
 import pytest
-from served import Served, pam_service, serving, system_user, written
+from ftp_served import Served, pam_service, serving, system_user, written
 
 
 @pytest.fixture(scope="module")

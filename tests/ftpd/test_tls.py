@@ -13,7 +13,7 @@ from ftplib import FTP, FTP_TLS, error_perm
 from pathlib import Path
 
 import pytest
-from served import ROOT, Served, refused, serving, written
+from ftp_served import ROOT, Served, refused, serving, written
 
 BASE = {
     "anonymous_enable": "YES",
