@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from shell import SOURCE, bunri
 
+pytestmark = pytest.mark.slow
+
 PICTURES = SOURCE / "bunri/apps/demo/pictures"
 
 

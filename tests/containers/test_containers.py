@@ -11,6 +11,8 @@ import pytest
 from container import KINDS
 from inside import NotPossible, look_inside, refuse_what_cannot_be
 
+pytestmark = pytest.mark.slow
+
 # Attacks that do not end there as they do on a bare host, and why. Nothing else may fail.
 _ZYGOTE = {"07": "no user namespace to put the zygote in: it keeps root's rights, and the report says so"}
 # These start under a policy of their own, which names nothing as missing: the start is refused.

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TOP = Path(__file__).resolve().parents[2]
 EXAMPLES = TOP / "docs/examples"
 SNIPPET = re.compile(r'^--8<-- "([\w.]+)(?::(\d+):(\d+))?"$', re.MULTILINE)

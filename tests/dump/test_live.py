@@ -14,6 +14,8 @@ from packets import Dump, capture, ether, ip4, ours, six, udp, udp4
 from test_capture import read
 from veth import Wire, counted, wire
 
+pytestmark = pytest.mark.slow
+
 PACKETS = [
     sample.data for name, every in SAMPLES.items() if name != "vlan" for sample in every if len(sample.data) >= 60
 ]

@@ -29,6 +29,8 @@ from bunri.apps.dump.capture import Packet, file_header, record
 from bunri.apps.dump.messages import Batch, Cursor, Job, Place, RingShape, Style
 from bunri.apps.dump.ring import Ring
 
+pytestmark = pytest.mark.slow
+
 JOB = Job(Style(numeric=1, time=1), [], prints=True, records=False, interfaces={})
 
 # What an attacker would do next, wherever they are. Each is done; a refusal is an OSError or the end of the process.

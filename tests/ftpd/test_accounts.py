@@ -19,6 +19,8 @@ from ftp_served import ROOT, Served, refused, serving, written
 
 import bunri
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ground() -> Iterator[Path]:

@@ -26,6 +26,8 @@ from bunri.apps.ftpd.logs import LogHere, Logs
 from bunri.apps.ftpd.messages import Greeting, Handover, Kind
 from bunri.apps.ftpd.monitor import LoginHere
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Config(
     listen=True, anonymous_enable=True, ftp_username="", write_enable=True, anon_upload_enable=True,
     allow_writeable_chroot=True, local_enable=True, guest_enable=True, virtual_passwd_file="/dev/null",

@@ -12,6 +12,8 @@ import bunri
 from bunri.apps.ftpd import config as _config
 from bunri.apps.ftpd.config import KINDS, NOT_BUILT, Config, for_user, read
 
+pytestmark = pytest.mark.slow
+
 
 def parsed(folder: Path, text: str, *given: str) -> Config:
     file = folder / "conf"

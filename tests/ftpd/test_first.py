@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from ftp_served import Served, pam_service, serving, system_user, written
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shared(pub: Path) -> Iterator[Served]:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from ftp_served import ROOT, Served, refused, serving, written
 
+pytestmark = pytest.mark.slow
+
 BASE = {
     "anonymous_enable": "YES",
     "ssl_enable": "YES",

@@ -8,6 +8,8 @@ import sys
 import pytest
 from hosting import PROGRAMS, environment
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "what",

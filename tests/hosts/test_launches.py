@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hosting import environment
 
+pytestmark = pytest.mark.slow
+
 CLASS = """
 import os
 import bunri

@@ -19,6 +19,8 @@ from sizes import Sizes, SlowSizes, gif
 
 import bunri
 
+pytestmark = pytest.mark.slow
+
 
 async def life() -> None:
     """Starts, calls, streams of calls, deaths, cancelling, pools: all that touches the loop."""

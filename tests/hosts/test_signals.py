@@ -11,6 +11,8 @@ import time
 import pytest
 from hosting import PROGRAMS, Host, alive, running, until
 
+pytestmark = pytest.mark.slow
+
 STAGES = ("detecting", "importing", "warming", "calling", "streaming", "idle", "pooled", "waiting", "starting")
 
 

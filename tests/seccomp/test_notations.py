@@ -31,6 +31,8 @@ from bunri.seccomp import (
     to_systemd,
 )
 
+pytestmark = pytest.mark.slow
+
 EPERM, ENOSYS, EACCES = Action.errno(1), Action.errno(38), Action.errno(13)
 ARCH = "x86_64"
 

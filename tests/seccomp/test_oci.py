@@ -17,6 +17,8 @@ from random_policies import LARGEST, MAKERS, Stated, arguments, examples, polici
 from bunri.errors import UsageError
 from bunri.seccomp import Action, Arg, Kind, Program, allow, arches, compile, deny, from_oci, syscalls_of, to_oci
 
+pytestmark = pytest.mark.slow
+
 PROFILE = Path("/usr/share/containers/seccomp.json")
 GO = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
 # Arguments on which the rules of known profiles turn: personality's values, clone's flags, socket's families.

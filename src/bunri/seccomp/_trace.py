@@ -28,7 +28,8 @@ _RESUMED: Final = re.compile(r"<?\.\.\. ?\[?(?:continued\]: )?([a-z_]\w*)(?: res
 _COUNTED: Final = re.compile(r"^ *\d+[.\d]* +[\d.]+ +\d+ +(\d+) +(?:\d+ +)?(?!total)([a-z_]\w*)$")  # strace -c
 _SUMMED: Final = re.compile(r"^ +([a-z_]\w*) +(\d+) +\d+ +[\d.]+ +[\d.]+ ")  # perf trace -s
 _IDLE: Final = re.compile(
-    r"^\s*$|^[\[\]\w :./-]*(?:\+\+\+|---) |^% time|^[- ]+$|^ *100\.0|<unfinished \.\.\.>$|strace: |^ +syscall |^ *\(.*\)$|total$| events, |^ Summary"
+    r"^\s*$|^ *(?:\[pid +\d+\] *)?=> \{|^[\[\]\w :./-]*(?:\+\+\+|---) |^% time|^[- ]+$|^ *100\.0|<unfinished \.\.\.>$"
+    r"|strace: |^ +syscall |^ *\(.*\)$|total$| events, |^ Summary"
 )
 
 
