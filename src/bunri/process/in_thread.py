@@ -192,6 +192,8 @@ class Threads:
         self.prepare(cls)
         worker = InThread(cls, contract_of(cls), policy, loop)
         self._begun.append(worker)
+        if self._closed:  # meanwhile, by another thread, which may not have seen it
+            worker.kill("the unconfined block has ended")
         return worker
 
     def prepare(self, cls: type[Compartment]) -> None:

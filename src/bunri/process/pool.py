@@ -146,9 +146,13 @@ class Pool:
             await worker.close_async()
 
     def drop(self) -> None:
-        """Its stub was collected."""
-        if os.getpid() != self._owner:
-            return
+        """Its stub was collected: wherever that happens, also in a thread that holds our lock. So no lock is taken here."""
+        if os.getpid() == self._owner:
+            from bunri.process import program
+
+            program.current().supervisor.run_soon(self._end_dropped)
+
+    def _end_dropped(self) -> None:
         for worker in self._shut():
             worker.kill("its pool was dropped")
 

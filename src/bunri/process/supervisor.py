@@ -48,7 +48,7 @@ class Supervisor:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._todo: list[Callable[[], None]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a stub may be collected, and end its worker, in the middle of any of these
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="bunri-supervisor", daemon=True)
         self._thread.start()
