@@ -14,7 +14,7 @@ VENV := .venv/bin/python
 RUN := bash tools/setup.sh run
 DEV := bash tools/setup.sh dev
 
-.PHONY: help demo test test-vm containers check lint format types docs bench threats clean
+.PHONY: help demo test test-vm containers check lint format types docs bench fuzz threats clean
 .NOTPARALLEL:
 
 help:
@@ -61,6 +61,11 @@ docs:
 bench:
 	@$(DEV)
 	@$(VENV) -m benchmarks $(ARGS)
+
+# Generated frames by number, or --seconds N by coverage, to both ends of a conversation. Not part of test: minutes to hours.
+fuzz:
+	@$(DEV)
+	@$(VENV) -m pip install -qq --disable-pip-version-check -e '.[fuzz]' && $(VENV) tests/evil/fuzz.py $(ARGS)
 
 threats:
 	@$(DEV)

@@ -31,6 +31,9 @@ BLOB_CHUNK = 0x100  # CHUNK messages of a blob: BLOB_CHUNK + the argument's posi
 MOST_WAITING = 2048  # calls of the other side that stand in the queue; more are an attack
 
 
+_CARRIERS = frozenset({FrameKind.START, FrameKind.CALL, FrameKind.REPLY, FrameKind.ITEM})  # of descriptors
+
+
 class Blocks(Enum):
     """Whether a caller serves nothing until its answer is there."""
 
@@ -246,6 +249,8 @@ class Conversation(ABC):
             messages = self._reader.read(packet)
             if len(descriptors) != sum(message.descriptors for message in messages):
                 raise ProtocolError(f"{len(descriptors)} descriptors came with a packet that announces another number")
+            if descriptors and messages[0].kind not in _CARRIERS:
+                raise ProtocolError(f"descriptors beside a {messages[0].kind.name} message, where none belong")
         except ProtocolError:
             close_all(descriptors)
             raise
@@ -303,14 +308,24 @@ class Conversation(ABC):
             raise ProtocolError(f"more than {MOST_WAITING} calls at one time")
         self.waiting.append((message, descriptors))
 
-    def _on_reply(self, message: Message, descriptors: list[int]) -> None:
-        out = self._answer_of(message)
-        if out.inflow is not None:
+    def _value_of(self, decode: Callable[..., Any], message: Message, descriptors: list[int], *, takes: bool) -> Any:
+        """The value of a message; its descriptors are in it then, or closed."""
+        try:
+            blobs = self.blobs_of(message)
+        except ProtocolError:
             close_all(descriptors)
+            raise
+        return decode(message.body, self.source(descriptors) if descriptors or takes else None, blobs)
+
+    def _on_reply(self, message: Message, descriptors: list[int]) -> None:
+        out = self.pending.get(message.call)
+        if out is None or out.inflow is not None:
+            close_all(descriptors)
+            self._answer_of(message)
             raise ProtocolError("a plain answer to a stream")
         method = out.method
-        source = self.source(descriptors) if descriptors or method.returns_handles else None
-        self._end(message, method.decode_result(message.body, source, self.blobs_of(message)), None)
+        value = self._value_of(method.decode_result, message, descriptors, takes=method.returns_handles)
+        self._end(message, value, None)
 
     def _on_error(self, message: Message, descriptors: list[int]) -> None:
         self._answer_of(message)
@@ -325,8 +340,8 @@ class Conversation(ABC):
         if out is None or out.inflow is None:
             close_all(descriptors)
             raise ProtocolError(f"an item for call {message.call}, which is no stream")
-        source = self.source(descriptors) if descriptors or out.method.returns_handles else None
-        out.inflow.put(out.method.decode_item(message.body, source, self.blobs_of(message)))
+        method = out.method
+        out.inflow.put(self._value_of(method.decode_item, message, descriptors, takes=method.returns_handles))
 
     def _on_end(self, message: Message, descriptors: list[int]) -> None:
         out = self._answer_of(message)
@@ -356,12 +371,10 @@ class Conversation(ABC):
         self.release(message.obj, message.call)
 
     def _on_control(self, message: Message, descriptors: list[int]) -> None:
-        if descriptors and message.kind is not FrameKind.START:
-            close_all(descriptors)
-            raise ProtocolError("descriptors where none belong")
         if message.kind is FrameKind.START and self.is_worker:
             self.waiting.append((message, descriptors))
         else:
+            close_all(descriptors)
             self.control(message)
 
     _handlers: ClassVar[dict[FrameKind, Callable[[Any, Message, list[int]], None]]] = {

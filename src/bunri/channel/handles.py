@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from bunri.channel.link import close_all
 from bunri.errors import ProtocolError
@@ -32,6 +32,9 @@ _ADDRESS_FAMILIES = frozenset({socket.AF_UNIX, socket.AF_INET, socket.AF_INET6})
 # Downwards only: what the monitor hands over. A packet socket from a worker would be one that it was never given.
 _ADDRESS_FAMILIES_DOWN = _ADDRESS_FAMILIES | {socket.AF_PACKET}
 _STREAMS = frozenset({socket.SOCK_STREAM, socket.SOCK_SEQPACKET})
+
+
+_H = TypeVar("_H", File, socket.socket)
 
 
 class OutgoingHandles:
@@ -103,6 +106,7 @@ class IncomingHandles:
         self, descriptors: list[int], service_of: Callable[[int, Contract], Any], *, trusted: bool = False
     ) -> None:
         self._left: list[int | None] = list(descriptors)
+        self._claimed: list[File | socket.socket] = []
         self._service_of = service_of
         self._trusted = trusted
         self._services = 0
@@ -119,12 +123,12 @@ class IncomingHandles:
         if kind is HandleKind.FILE:
             self._check_file(number, found)
             self._left[index] = None
-            return File(number)
+            return self._keep(File(number))
         if found != "socket":
             raise ProtocolError(f"a {found} where a socket is declared")
         self._left[index] = None
         families = _ADDRESS_FAMILIES_DOWN if self._trusted else _ADDRESS_FAMILIES
-        return _socket_of(number, families, datagram=kind is HandleKind.DATAGRAM)
+        return self._keep(_socket_of(number, families, datagram=kind is HandleKind.DATAGRAM))
 
     def service(self, number: int, interface: type) -> Any:
         self._services += 1
@@ -141,6 +145,13 @@ class IncomingHandles:
     def close_unclaimed(self) -> None:
         close_all([number for number in self._left if number is not None])
         self._left.clear()
+        for handle in self._claimed:  # the message is refused: nobody will have what was taken out of it
+            handle.close()
+        self._claimed.clear()
+
+    def _keep(self, handle: _H) -> _H:
+        self._claimed.append(handle)
+        return handle
 
     def _check_file(self, number: int, found: str) -> None:
         allowed = _FILES | {"anonymous"} if self._trusted else _FILES  # the worker's fstat sees no more of an eventfd

@@ -20,7 +20,7 @@ from bunri.channel import faults
 from bunri.channel.arena import Arena
 from bunri.channel.conversation import Blocks, Conversation, Outgoing
 from bunri.channel.handles import IncomingHandles, OutgoingHandles
-from bunri.channel.link import Link
+from bunri.channel.link import Link, close_all
 from bunri.channel.streams import Outflow
 from bunri.channel.target import make_stub, target_of
 from bunri.errors import ProtocolError, UsageError
@@ -170,6 +170,7 @@ class WorkerSide(Conversation):
             self._start(message, descriptors)
             return
         if message.obj or message.method >= len(self._contract.methods):
+            close_all(descriptors)
             raise ProtocolError(f"a call of method {message.method} of object {message.obj}")
         method = self._contract.methods[message.method]
         try:

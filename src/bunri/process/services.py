@@ -101,11 +101,22 @@ class Services:
             try:
                 self._serve(self._admit(message, descriptors))
             except ProtocolError as fault:
-                close_all(descriptors)
                 side.broken(fault)
         side.flush()
 
     def _admit(self, message: Message, descriptors: list[int]) -> _Request:
+        """Look at a call before anything of it runs. Its descriptors are closed where it is refused: here, or by the decoder, and
+        never twice, for by then the number may be somebody else's."""
+        try:
+            service, method = self._called(message)
+            blobs = self._side.blobs_of(message)
+        except ProtocolError:
+            close_all(descriptors)
+            raise
+        args = method.decode_arguments(message.body, self.source(descriptors), blobs)
+        return _Request(message.call, message.obj, method, service, args, bool(message.flags & Flag.CALLER_BLOCKS))
+
+    def _called(self, message: Message) -> tuple[Service, MethodContract]:
         service, contract = self._table.get(message.obj)
         if message.kind is not FrameKind.CALL or message.method >= len(contract.methods):
             raise ProtocolError(
@@ -113,8 +124,7 @@ class Services:
             )
         method = contract.methods[message.method]
         self._count(service, method, message)
-        args = method.decode_arguments(message.body, self.source(descriptors), self._side.blobs_of(message))
-        return _Request(message.call, message.obj, method, service, args, bool(message.flags & Flag.CALLER_BLOCKS))
+        return service, method
 
     def _count(self, service: Service, method: MethodContract, message: Message) -> None:
         if len(self._tasks) + sum(map(len, self._queued.values())) >= MOST_TASKS:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from bunri.calls import Call, current_deadline, refuse_if_past
 from bunri.channel.arena import Arena
 from bunri.channel.conversation import Blocks, Conversation, Outgoing
-from bunri.channel.link import Link
+from bunri.channel.link import Link, close_all
 from bunri.errors import BunriError, DeadlineExceeded, ProtocolError, UsageError
 from bunri.process.services import Services
 from bunri.wire import Kind, MethodContract
@@ -427,6 +427,7 @@ class MonitorSide(Conversation):
 
     def _take(self, packet: bytes, descriptors: list[int]) -> None:
         if not packet:
+            close_all(descriptors)  # a packet of nothing may still bring some
             self._stop_reading()
             self.worker.on_closed()
             return
