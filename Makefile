@@ -14,12 +14,12 @@ VENV := .venv/bin/python
 RUN := bash tools/setup.sh run
 DEV := bash tools/setup.sh dev
 
-.PHONY: help demo test test-vm containers check lint format types docs bench fuzz threats clean
+.PHONY: help demo test test-vm containers soak check lint format types docs bench fuzz threats clean
 .NOTPARALLEL:
 
 help:
 	@sed -n '2,4s/^# *//p' Makefile
-	@echo "others:  make check (fast) test-vm (other kernels, emulated) containers lint format types docs bench threats clean"
+	@echo "others:  make check (fast) test-vm (other kernels, emulated) containers soak lint format types docs bench threats clean"
 
 demo:
 	@$(RUN)
@@ -33,6 +33,10 @@ test-vm:
 	@$(DEV)
 	@PACKAGES=tools/vm/debian-packages.txt $(DEV)
 	@PYTHONPATH=tools $(VENV) -m vm $(ARGS)
+
+soak:
+	@$(DEV)
+	@BUNRI_SOAK=1 $(VENV) -m pytest tests/chaos -q -s --timeout=3600 $(ARGS)
 
 containers:
 	@$(DEV)

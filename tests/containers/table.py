@@ -30,18 +30,29 @@ def main() -> int:
     return 0 if columns else 1
 
 
-def show(columns: dict[str, Found]) -> None:
-    for name, found in columns.items():
-        print(f"\n### {name}\n\n| promise | kept by |\n|---|---|")
+def show(found: dict[str, Found]) -> None:
+    print(f"| container | {' | '.join(PROMISES)} | attacks refused |")
+    print(f"|---|{'---|' * len(PROMISES)}---|")
+    for name, one in found.items():
+        cells = ["**missing**" if promise in one.missing else _word(one, promise) for promise in PROMISES]
+        print(f"| {name} | {' | '.join(cells)} | {_attacks(one)} |")
+    for name, one in found.items():
+        print(f"\n{name}:\n")
         for promise in PROMISES:
-            lacking = "**missing.** " if promise in found.missing else ""
-            print(f"| {promise} | {lacking}{', '.join(found.kept.get(promise, ['nothing']))} |")
-        print(f"\n{len(found.passed)} tests pass.", end="")
-        print(" Otherwise than on a bare host:\n" if found.failed or found.skipped else "")
-        for test, text in found.failed.items():
-            print(f"- `{test.rpartition('::')[2]}`: {_short(text)}")
-        for test, text in found.skipped.items():
-            print(f"- `{test.rpartition('::')[2]}`: not run, {text}")
+            print(f"- {promise}: {', '.join(one.kept.get(promise, ['nothing']))}")
+        for test, text in one.failed.items():
+            print(f"- `{test.rpartition('::')[2]}` {_short(text)}", file=sys.stderr)
+
+
+def _word(one: Found, promise: str) -> str:
+    return "per process" if all("per process" in layer for layer in one.kept.get(promise, [])) else "kept"
+
+
+def _attacks(one: Found) -> str:
+    """How many, and the numbers of the others."""
+    refused = [name for name in one.passed if "_attack" in name]
+    others = sorted(name.rpartition("threat_")[2][:2] for name in one.failed if "_attack" in name)
+    return f"{len(refused)}" + (f"; not {', '.join(others)}" if others else "")
 
 
 def _short(text: str) -> str:

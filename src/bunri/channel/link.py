@@ -9,6 +9,7 @@ up, and then closes everything that came when a packet is not what it should be 
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import select
 import socket
@@ -50,6 +51,8 @@ class Link:
                 return self._receive_with_descriptors(0)
             except BlockingIOError:
                 continue  # of a restless one; whatever signal there was has been handled
+            except ConnectionResetError:
+                continue  # it ended with packets of ours unread. Told once, and before what it said last
 
     def receive_now(self) -> tuple[bytes, list[int]] | None:
         """One packet if there is one; None otherwise."""
@@ -60,8 +63,16 @@ class Link:
         except BlockingIOError:
             return None
         except ConnectionResetError:
-            # It ended with packets of ours unread. That is told once, and before what it said last.
-            return self.receive_now()
+            return self.receive_now()  # as in `receive`
+
+    def has_unread(self) -> bool:
+        """Whether a packet waits. For the monitor's side."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
+        except ConnectionResetError:
+            return self.has_unread()  # as in `receive_now`
+        except OSError:
+            return False  # nothing there, or closed already
 
     def send(self, packet: bytes | bytearray, descriptors: Sequence[int] = ()) -> None:
         """Send, waiting for room. For the worker's side."""
@@ -86,6 +97,12 @@ class Link:
         poll = select.poll()
         poll.register(self.number, select.POLLIN | (select.POLLOUT if for_room else 0))
         poll.poll(1000 * (_PATIENCE if seconds is None else min(max(0.0, seconds), _PATIENCE)))
+
+    def hang_up(self) -> None:
+        """Let both ends know that it is over: a thread that waits here, and a worker that its dead template left
+        behind, unreported, before it could ask for its own death."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self.sock.close()

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from bunri.process.program import Program
     from bunri.process.templates import TemplateHandle
 
+_LAST_WORDS = 0.005  # seconds until they are looked for again
 START_WITHIN = 30.0  # seconds from the request to READY
 
 _failed = msgspec.msgpack.Decoder(Failed)
@@ -61,6 +62,7 @@ class Worker(Behind):
         self.output: Output
         self.asked = time.monotonic()
         self.waits = template.plan.has_checkpoint
+        self._patience = 20  # times that its end waits for its last words to be read
         self._held = False  # it is at the checkpoint, or was
         self._let_on = False
         self._ready = False
@@ -201,6 +203,11 @@ class Worker(Behind):
     def on_ended(self, exit: Exit) -> None:
         """It is reaped. On the supervisor's thread: everything that waited for it fails now, and what it had is given
         back."""
+        if self._cause is None and self._patience and self.side.link.has_unread():
+            # It died by itself, and its last words are still to be read by whoever does.
+            self._patience -= 1
+            self.program.supervisor.run_at(time.monotonic() + _LAST_WORDS, lambda: self.on_ended(exit))
+            return
         with self._lock:
             if self._exit is not None:
                 return
@@ -244,7 +251,9 @@ class Worker(Behind):
 
 
 def _has_ended(pidfd: int) -> bool:
-    """Whether the process of a pidfd is dead, reaped or not (pidfd_open(2))."""
+    """Whether the process of a pidfd is dead, reaped or not (pidfd_open(2)); -1: reaped, and forgotten."""
+    if pidfd < 0:
+        return True
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))

@@ -456,6 +456,7 @@ class MonitorSide(Conversation):
     def broken_quietly(self) -> None:
         """The worker is reaped: nothing more will come."""
         self._stop_reading()
+        self.link.hang_up()
 
     def release_resources(self) -> None:
         """Close the channel and unmap the arena, once nobody reads. The supervisor never waits for a reader, nor for a

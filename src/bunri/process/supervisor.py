@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from bunri.errors import HostError
+
 log = logging.getLogger("bunri.supervisor")
 
 TICK = 0.02  # seconds between looks at the clocks of busy workers
@@ -51,7 +53,15 @@ class Supervisor:
         self._lock = threading.RLock()  # a stub may be collected, and end its worker, in the middle of any of these
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="bunri-supervisor", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as fault:  # as threading says it
+            self.close_descriptors()
+            raise HostError(
+                f"bunri's own thread could not be started: {fault}",
+                layer="supervisor",
+                remedy="Give the program more memory (RLIMIT_AS) or more processes (RLIMIT_NPROC, pids.max)",
+            ) from fault
 
     @property
     def is_current(self) -> bool:

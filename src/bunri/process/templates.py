@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import itertools
 import logging
 import mmap
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     from bunri.process.program import Program, Role
 
 MOST_WORKERS = 4096  # of one program: each costs the monitor three descriptors (THREATS 34)
+
+_LATER = 6  # descriptors that one worker takes after it was asked for, at most at the same time
+_KEPT = 4  # its channel, its output, its pidfd, its mapping
 
 
 @dataclass(frozen=True)
@@ -130,16 +135,18 @@ class TemplateHandle(Zygote):
         if sum(len(t.workers) for t in self.role.templates.values()) >= MOST_WORKERS:
             raise UsageError(f"{MOST_WORKERS} workers of one module are alive. Close some before starting more")
         worker = Worker(self.program, self, self.contract, loop)
-        identity = self._identity(worker)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        tree = memfd.arena("bunri arena", arenas.SIZE)
-        mapping = mmap.mmap(tree, arenas.SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        link = Link(ours, takes=gives_descriptors(self.contract), restless=True)
-        worker.side = MonitorSide(link, Arena.of_monitor(mapping), worker, loop)
+        made = _materials()
+        try:
+            identity = self._identity(worker)
+        except BaseException:
+            made.close()
+            raise
+        theirs, writer, tree = made.theirs, made.writer, made.tree
+        link = Link(made.ours, takes=gives_descriptors(self.contract), restless=True)
+        worker.side = MonitorSide(link, Arena.of_monitor(made.mapping), worker, loop)
         worker.number = next(self._numbers)
         self.workers[worker.number] = worker
-        worker.output = self._output(worker, reader)
+        worker.output = self._output(worker, made.reader)
         uid, gid = (identity.uid, identity.gid) if identity is not None else (None, None)
         groups = identity.groups if identity is not None else ()
         request = MakeWorker(worker.number, self.cls.__qualname__, uid, gid, groups, arenas.SIZE)
@@ -243,6 +250,54 @@ class TemplateHandle(Zygote):
         for worker in list(self.workers.values()):
             worker.on_zygote_died(cause or (died(self.what) if not worker.side.open else None))
         self.role.forget_template(self)
+
+
+@dataclass(frozen=True)
+class _Materials:
+    """What one worker needs in the monitor before it is asked for."""
+
+    ours: socket.socket
+    theirs: socket.socket
+    reader: int
+    writer: int
+    tree: int
+    mapping: mmap.mmap
+
+    def close(self) -> None:
+        """All of it."""
+        self.mapping.close()
+        for sock in (self.ours, self.theirs):
+            sock.close()
+        for number in (self.reader, self.writer, self.tree):
+            os.close(number)
+
+
+def _materials() -> _Materials:
+    """HostError where this process has no room for them: at once, and before anything is asked for."""
+    with contextlib.ExitStack() as opened:
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            opened.callback(ours.close)
+            opened.callback(theirs.close)
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            opened.callback(os.close, reader)
+            opened.callback(os.close, writer)
+            tree = memfd.arena("bunri arena", arenas.SIZE)
+            opened.callback(os.close, tree)
+            mapping = mmap.mmap(tree, arenas.SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            opened.callback(mapping.close)
+            with contextlib.ExitStack() as later:  # its pidfd comes when it is there; the look at it opens a few
+                for _ in range(_LATER):
+                    later.callback(os.close, os.dup(reader))
+        except OSError as fault:
+            raise HostError(
+                f"the monitor has no room for another worker: {fault.strerror or fault}",
+                layer="descriptors" if fault.errno in (errno.EMFILE, errno.ENFILE) else "memory",
+                errno=fault.errno,
+                remedy=f"Close workers, or raise RLIMIT_NOFILE: each worker has {_KEPT} descriptors in the monitor",
+            ) from fault
+        opened.pop_all()
+    return _Materials(ours, theirs, reader, writer, tree, mapping)
 
 
 def needs_of(contract: Contract) -> Needs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ class Zygote:
         self.what = what
         self.failure: BunriError | None = None
         self.ended = False
+        self._sending = threading.Lock()
         self._control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def hand_over(self) -> int:
@@ -44,7 +46,9 @@ class Zygote:
     def handed_over(self) -> None:
         """The zygote has its end: hear it from now on."""
         self._theirs.close()
-        self.program.supervisor.add(self._control.fileno(), self.hear)
+        with self.program.lock:  # it may have ended meanwhile, and its parent said so
+            if not self.ended:
+                self.program.supervisor.add(self._control.fileno(), self.hear)
 
     def say(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Ask for something. A zygote that is gone is noticed where its socket is heard."""
@@ -53,8 +57,9 @@ class Zygote:
             raise InternalError(
                 f"{len(data)} bytes for {self.what}: a plan, a path or an environment is too large for one message"
             )
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            sockets.send(self._control, data, list(descriptors))
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError), self._sending:
+            if not self.ended:
+                sockets.send(self._control, data, list(descriptors))
 
     def hear(self) -> None:
         """Take the messages that are there."""
@@ -95,11 +100,15 @@ class Zygote:
 
     def end(self) -> None:
         """Its socket has ended, so it has, or will: forget it."""
-        if self.ended:
-            return
-        self.ended = True
-        self.program.supervisor.remove(self._control.fileno())
-        self._control.close()
+        with self.program.lock:
+            if self.ended:
+                return
+            self.ended = True
+            self.program.supervisor.remove(self._control.fileno())
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)  # who still sends is told so
+        with self._sending:  # closed under him, the number could be another socket's when he comes to use it
+            self._control.close()
         self.on_end()
 
     def on_end(self) -> None:

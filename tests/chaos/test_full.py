@@ -1,0 +1,92 @@
+"""Runs in: programs that the test starts. Where a table is full, a start is refused early, by name; what runs goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+_UNTIL_REFUSED = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import victim, bunri
+victim.Victim.start().twice(1)  # the zygotes stand
+LIMIT
+workers = []
+try:
+    for _ in range(200):
+        worker = victim.Victim.start()
+        worker.twice(1)
+        workers.append(worker)
+except bunri.BunriError as fault:
+    print(type(fault).__name__, fault)
+else:
+    print("never refused")
+print(len(workers), [worker.twice(i) for i, worker in enumerate(workers)] == [2 * i for i in range(len(workers))])
+UNLIMIT
+for worker in workers:
+    worker.__exit__(None, None, None)
+with victim.Victim.start() as worker:
+    print(worker.twice(4))
+"""
+
+
+def run(limit: str, unlimit: str = "") -> list[str]:
+    code = _UNTIL_REFUSED.replace("UNLIMIT", unlimit).replace("LIMIT", limit)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(HERE)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_full_descriptor_table_refuses_the_start_and_nothing_else() -> None:
+    refusal, running, again = run("resource.setrlimit(resource.RLIMIT_NOFILE, (96, 96))")
+    assert refusal.startswith("HostError"), refusal
+    assert "Too many open files" in refusal and "RLIMIT_NOFILE" in refusal
+    assert int(running.split()[0]) > 3
+    assert running.endswith("True")
+    assert again == "8"
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root is not counted by RLIMIT_NPROC")
+def test_a_full_process_table_refuses_the_start_and_nothing_else() -> None:
+    limit = """
+import os
+mine = sum(os.stat(f'/proc/{p}').st_uid == os.getuid() for p in os.listdir('/proc') if p.isdigit())
+import subprocess
+from bunri.process import program
+from bunri.kernel import rlimit
+for role in program.current()._roles.values():
+    for pid in (t.pid for t in role._all.values()):
+        rlimit.set_('NPROC', mine + 6, mine + 6, pid)
+"""
+    refusal, running, again = run(limit)
+    assert refusal.startswith("HostError"), refusal
+    assert "Resource temporarily unavailable" in refusal
+    assert running.endswith("True")
+    assert again == "8"
+
+
+def test_without_memory_for_an_interpreter_the_start_is_refused_by_name() -> None:
+    code = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import victim, bunri
+from bunri.confine import detect
+detect()
+resource.setrlimit(resource.RLIMIT_AS, (40 << 20, resource.RLIM_INFINITY))
+try:
+    with victim.Victim.start() as worker:
+        print(worker.twice(1))
+except (bunri.BunriError, MemoryError) as fault:
+    print(type(fault).__name__, fault)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(HERE)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(("HostError", "MemoryError")), done.stdout
