@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -30,3 +31,39 @@ def granted() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(top)
+
+
+@pytest.fixture
+def port() -> int:
+    """A port of loopback where nobody listens, of those that the compartments know."""
+    import brokered
+
+    for each in brokered.PORTS:
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind(("127.0.0.1", each))
+            except OSError:
+                continue
+            return each
+    pytest.skip("every port of the range is taken")
+
+
+@pytest.fixture
+def unix_path() -> Iterator[str]:
+    """The path of a socket that is not there yet, in a folder of its own, of those that the compartments know."""
+    import brokered
+
+    for path in brokered.SOCKETS:
+        folder = os.path.dirname(path)
+        try:
+            os.mkdir(folder, 0o755)
+        except FileExistsError:
+            continue
+        os.chmod(folder, 0o755)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(folder)
+        return
+    pytest.skip("every folder of the range is taken")

@@ -14,6 +14,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Final
 
 from bunri.kernel import paths
@@ -103,13 +105,42 @@ class Tree:
         pinned = self.pin(name, flags & os.O_NOFOLLOW)
         try:
             _refuse_other_kinds(os.fstat(pinned), changes)
-            return os.open(str(pinned), flags & _KEPT | _ALWAYS, dir_fd=_own_descriptors)
+            return open_again(pinned, flags & _KEPT | _ALWAYS)
         finally:
             os.close(pinned)
 
+    def make_directory(self, name: bytes, mode: int) -> None:
+        """mkdir beneath."""
+        with self._parent(name) as (parent, last):
+            os.mkdir(last, mode & 0o777, dir_fd=parent)
+
+    def remove(self, name: bytes, *, directory: bool) -> None:
+        """unlink, or rmdir, beneath."""
+        with self._parent(name) as (parent, last):
+            (os.rmdir if directory else os.unlink)(last, dir_fd=parent)
+
+    def rename(self, name: bytes, other: Tree, new: bytes) -> None:
+        """rename, from beneath this tree to beneath the other."""
+        with self._parent(name) as (parent, last), other._parent(new) as (new_parent, new_last):
+            os.rename(last, new_last, src_dir_fd=parent, dst_dir_fd=new_parent)
+
+    @contextmanager
+    def _parent(self, name: bytes) -> Generator[tuple[int, bytes]]:
+        """The folder in which `name` stands, by the same walk, and the last part of the name."""
+        if not self.writable or self.is_file:
+            raise refused(errno.EACCES)
+        folder, _, last = name.rstrip(b"/").rpartition(b"/")
+        if last in (b"", b".", b".."):
+            raise refused(errno.EBUSY)
+        parent = self._openat2(folder or b".", _PIN | os.O_DIRECTORY, 0, STRICT)
+        try:
+            yield parent, last
+        finally:
+            os.close(parent)
+
     def names(self, most: int) -> list[str]:
         """What is in the directory itself. EOVERFLOW where there is more; names that are no UTF-8 are left out."""
-        top = os.open(str(self.fd), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=_own_descriptors)
+        top = open_again(self.fd, os.O_RDONLY | os.O_DIRECTORY)
         try:
             found: list[str] = []
             with os.scandir(top) as entries:
@@ -145,6 +176,11 @@ def _refuse_other_kinds(info: os.stat_result, changes: bool) -> None:
 
 def _is_text(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def open_again(fd: int, flags: int) -> int:
+    """A fresh descriptor of what this one stands for: no name is looked up."""
+    return os.open(str(fd), flags | os.O_CLOEXEC, dir_fd=_own_descriptors)
 
 
 def own_descriptors() -> int:

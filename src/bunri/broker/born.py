@@ -11,6 +11,7 @@ from typing import NoReturn
 from bunri.broker.confining import confine_broker, take_hold
 from bunri.broker.helper import Helper
 from bunri.broker.messages import BrokerFailed, BrokerReady, Charge, Word, encode
+from bunri.broker.supervise import Supervisor
 from bunri.confine import StepFailed
 
 
@@ -31,10 +32,14 @@ def be_broker(control: socket.socket, charge: Charge, handed: Sequence[int]) -> 
 
 def _become(control: socket.socket, charge: Charge, handed: Sequence[int]) -> NoReturn:
     held = take_hold(charge)
-    helper = Helper(control, charge, held)
+    if charge.transparent:
+        listener, memory = handed
+        work: Helper | Supervisor = Supervisor(control, charge, held, listener, memory)
+    else:
+        work = Helper(control, charge, held)
     confine_broker(charge, held, (control.fileno(), *handed))
     _say(control, BrokerReady(os.getpid()))
-    helper.run()
+    work.run()
 
 
 def _say(control: socket.socket, word: Word) -> None:

@@ -22,7 +22,7 @@ from bunri.broker.beneath import Tree
 from bunri.broker.messages import Charge, TreeGrant
 from bunri.confine import Context, carry_out
 from bunri.errors import HostError
-from bunri.kernel import capability, landlock
+from bunri.kernel import capability, landlock, memfd
 from bunri.plan import steps as s
 from bunri.policy.words import Capability
 from bunri.seccomp import Action, Arg, allow
@@ -47,9 +47,11 @@ class Held:
 
     trees: list[Tree | None] = field(default_factory=list[Tree | None])
     sockets: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    texts: dict[str, int] = field(default_factory=dict[str, int])
 
     def numbers(self) -> tuple[int, ...]:
-        return (*(tree.fd for tree in self.trees if tree is not None), *(fd for fd, _ in self.sockets))
+        trees = (tree.fd for tree in self.trees if tree is not None)
+        return (*trees, *(fd for fd, _ in self.sockets), *self.texts.values())
 
 
 def take_hold(charge: Charge) -> Held:
@@ -60,6 +62,8 @@ def take_hold(charge: Charge) -> Held:
     for path in charge.sockets:
         folder, name = os.path.split(path)
         held.sockets.append((os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), name))
+    for path, text in charge.texts:
+        held.texts[path] = memfd.text("bunri text", text.encode())
     return held
 
 
@@ -159,7 +163,9 @@ def _program(looks_up: bool) -> bytes:
         allow("read", "write", "readv", "writev", "close", "dup", "fstat", "lseek", "fcntl", reason="descriptors"),
         allow("pread64", "pwrite64", reason="the memory of its worker"),
         allow("openat", "openat2", "newfstatat", "statx", "faccessat", "faccessat2", reason="what it is there for"),
-        allow("readlinkat", "getdents64", "unlinkat", "mkdirat", "renameat2", reason="beneath what is granted"),
+        allow(
+            "readlinkat", "getdents64", "unlinkat", "mkdirat", "renameat", "renameat2", reason="beneath what is granted"
+        ),
         allow("readlink", "stat", "access", reason="the C library's look-ups"),
         allow("ioctl", reason="its notifications"),
         allow("poll", "ppoll", "select", "pselect6", reason="waiting"),

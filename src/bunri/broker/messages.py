@@ -43,6 +43,7 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     listens: tuple[int, ...] = ()
     sockets: tuple[str, ...] = ()  # paths of Unix sockets
     looks_up: bool = False  # names of hosts, users and groups
+    texts: tuple[tuple[str, str], ...] = ()  # files of our own making: path and content
     transparent: bool = False  # a listener comes with it, and the memory of its worker
     landlock: int = 0  # ABI
     changes_ids: bool = False

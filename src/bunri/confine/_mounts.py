@@ -12,7 +12,7 @@ from bunri.kernel import mount, procfs
 from bunri.plan.steps import Mount
 from bunri.plan.value import ExpectedMount
 
-MADE = ("link", "directory")  # what is made in the root, not mounted
+MADE = ("link", "directory", "text")  # what is made in the root, not mounted
 PINNED = mount.ATTR_NOSUID | mount.ATTR_NODEV | mount.ATTR_NOEXEC
 
 _OPTION_NAMES = {

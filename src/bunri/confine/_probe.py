@@ -39,6 +39,7 @@ from bunri.kernel import (  # noqa: E402
     label,
     landlock,
     mount,
+    notify,
     paths,
     pidfd,
     prctl,
@@ -146,6 +147,12 @@ def _notify() -> None:
     if not seccomp.action_available(seccomp.RET_USER_NOTIF):
         raise OSError(errno.EOPNOTSUPP, "SECCOMP_RET_USER_NOTIF")
     _install_filter(seccomp.FLAG_NEW_LISTENER)
+
+
+def _answer_with_descriptors() -> None:
+    prctl.set_no_new_privs()
+    if not notify.takes_descriptors(seccomp.set_filter(_ALLOW_ALL, seccomp.FLAG_NEW_LISTENER)):
+        raise OSError(errno.EINVAL, "SECCOMP_ADDFD_FLAG_SEND")
 
 
 def _log() -> None:
@@ -282,6 +289,7 @@ _TRIED: dict[str, Callable[[], object]] = {
     "chroot": lambda: os.chroot("/"),
     "seccomp": lambda: _install_filter(0),
     "seccomp_notify": _notify,
+    "seccomp_addfd": _answer_with_descriptors,
     "seccomp_log": _log,
     "mdwe": prctl.set_mdwe,
     "close_range": _close_range,

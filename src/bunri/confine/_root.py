@@ -190,11 +190,20 @@ def _put(place: _Place, each: Mount, tree: int | None) -> None:
         if each.kind == "link":
             _may_make(place, folder, name)
             os.symlink(each.source, name, dir_fd=folder)
+        elif each.kind == "text":
+            _may_make(place, folder, name)
+            _write_text(folder, name, each.source)
         elif tree is None:
             _keep(opened, _folder(place, folder, name))
         else:
             point = _folder if stat.S_ISDIR(os.fstat(tree).st_mode) else _file
             mount.attach(tree, _keep(opened, point(place, folder, name)))
+
+
+def _write_text(folder: int, name: str, text: str) -> None:
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+    with os.fdopen(os.open(name, flags, 0o444, dir_fd=folder), "w") as file:
+        file.write(text)
 
 
 def _may_make(place: _Place, parent: int, name: str) -> None:

@@ -275,11 +275,22 @@ def _filter(step: s.Filter, work: _Work) -> None:
     tell = work.context.on_listener
     if tell is None:
         raise refused(errno.EINVAL, "nobody takes the filter's listener")
-    listener = seccomp.set_filter(step.program, seccomp.FLAG_NEW_LISTENER)
+    listener = _listen(step.program)
     try:
         tell(listener)
     finally:
         os.close(listener)
+
+
+def _listen(program: bytes) -> int:
+    """A filter with a listener. A call whose answer is on its way is not interrupted, where the kernel has that (5.19):
+    it would be made again, and answered twice."""
+    try:
+        return seccomp.set_filter(program, seccomp.FLAG_NEW_LISTENER | seccomp.FLAG_WAIT_KILLABLE_RECV)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return seccomp.set_filter(program, seccomp.FLAG_NEW_LISTENER)
 
 
 def _strict_mode(step: s.StrictMode, work: _Work) -> None:

@@ -39,7 +39,8 @@ _SHOWN_BY: dict[str, tuple[str, ...]] = {
     "cgroup namespace": ("namespace cgroup",),
     "time namespace": ("namespace time",),
 }
-_MONITORS_OWN = ("clocks",)  # kept by the monitor itself, not by the worker
+# Kept by the monitor itself, or by what it started and handed the listener to; not by the worker.
+_MONITORS_OWN = ("clocks", "broker of files", "broker of connections")
 
 
 def report(plan: Plan, looks: Sequence[Look]) -> Report:

@@ -29,13 +29,18 @@ _X86_64 = {
     "keyctl": 250,
     "ppoll": 271,
     "dup3": 292,
+    "newfstatat": 262,
+    "readlinkat": 267,
     "prlimit64": 302,
     "seccomp": 317,
+    "statx": 332,
 }
 _AARCH64 = {
     "dup3": 24,
     "pivot_root": 41,
     "ppoll": 73,
+    "readlinkat": 78,
+    "newfstatat": 79,
     "capget": 90,
     "capset": 91,
     "ptrace": 117,
@@ -51,6 +56,7 @@ _AARCH64 = {
     "mmap": 222,
     "prlimit64": 261,
     "seccomp": 277,
+    "statx": 291,
 }
 # Since 5.1 a new call has one number everywhere.
 _COMMON = {
@@ -65,6 +71,7 @@ _COMMON = {
     "close_range": 436,
     "openat2": 437,
     "pidfd_getfd": 438,
+    "faccessat2": 439,
     "mount_setattr": 442,
     "landlock_create_ruleset": 444,
     "landlock_add_rule": 445,

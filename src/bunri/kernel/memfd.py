@@ -30,6 +30,18 @@ def seals(fd: int) -> int:
     return fcntl.fcntl(fd, _GET_SEALS)
 
 
+def text(name: str, content: bytes) -> int:
+    """A memfd with this content, which nobody changes any more."""
+    fd = create(name, CLOEXEC | ALLOW_SEALING)
+    try:
+        os.write(fd, content)
+        add_seals(fd, FIXED_SIZE | SEAL_WRITE)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def arena(name: str, size: int) -> int:
     """A memfd of exactly `size` bytes that nobody can shrink, grow or unseal; never executable where the kernel has
     that (6.3)."""

@@ -85,6 +85,15 @@ def answer_with(listener: int, id_: int, fd: int, flags: int) -> int | None:
     return number
 
 
+def takes_descriptors(listener: int) -> bool:
+    """Whether the kernel lets a descriptor be the answer in one step (Linux 5.14)."""
+    try:
+        fcntl.ioctl(listener, _ADDFD, _ADD_FD.pack(0, ADDFD_SEND, listener, 0, 0))
+    except OSError as error:
+        return error.errno == errno.ENOENT  # there is no such call: so far it got
+    return True
+
+
 def wake_on_same_processor(listener: int) -> None:
     """SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (Linux 6.6): who waits and who answers take turns on one processor. OSError
     where the kernel does not know it."""

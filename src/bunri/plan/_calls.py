@@ -10,6 +10,7 @@ import errno
 
 from bunri.plan.means import Means
 from bunri.plan.needs import Shape
+from bunri.policy import NetKind
 from bunri.seccomp import Action, Arg, Condition, Rule, allow, deny, kill
 
 PROT_EXEC = 4
@@ -158,7 +159,7 @@ def _descriptor_flags(means: Means) -> list[Rule]:
 
 def metadata(means: Means) -> list[Rule]:
     """The C library's fstat is newfstatat with an empty path, and no filter sees that the path is empty."""
-    if means.policy.files:
+    if means.kernel_files or means.own_names:
         return [
             allow("newfstatat", "statx", "stat", "lstat", reason="metadata of granted files"),
             allow("access", "faccessat", "faccessat2", "readlink", "readlinkat", "getcwd", reason="looking up paths"),
@@ -167,7 +168,7 @@ def metadata(means: Means) -> list[Rule]:
     if means.hides_tree:
         empty = allow("newfstatat", when=Arg(3).int32 == AT_EMPTY_PATH, reason="fstat; its root holds nothing to find")
         return [empty]
-    if means.needs.files or means.needs.receives_descriptors:
+    if means.needs.files or means.needs.receives_descriptors or means.brokered_files:
         by_descriptor = (Arg(3).int32 == AT_EMPTY_PATH) & (Arg(0).int32 != AT_FDCWD)
         return [allow("newfstatat", when=by_descriptor, reason="fstat of handed files")]
     return []
@@ -175,7 +176,7 @@ def metadata(means: Means) -> list[Rule]:
 
 def files(means: Means) -> list[Rule]:
     """Opening, where something is granted; the root and Landlock say what."""
-    if not means.policy.files:
+    if not (means.kernel_files or means.own_names):
         return []
     rules = [
         deny("openat2", with_=Action.errno(errno.ENOSYS), reason="its flags are behind a pointer; openat does"),
@@ -183,11 +184,11 @@ def files(means: Means) -> list[Rule]:
         allow("getdents64", "getdents", "chdir", reason="granted directories"),
         allow("fadvise64", "readahead", reason="reading ahead"),
     ]
-    return rules + (_writing(means) if means.writes_paths else [])
+    return rules + (_writing(means) if any(grant.writable for grant in means.kernel_files) else [])
 
 
 def _opening(means: Means) -> list[Rule]:
-    if means.writes_paths or any(grant.kind.value == "system" for grant in means.policy.files):
+    if any(grant.writable or grant.kind.value == "system" for grant in means.kernel_files):
         return [allow("openat", "open", "creat", reason="granted files; what may be written says the root")]
     return [
         allow("openat", when=Arg(2).masked(O_WRITING) == 0, reason="granted files, for reading"),
@@ -255,7 +256,7 @@ def handles(means: Means) -> list[Rule]:
 def sockets(means: Means) -> list[Rule]:
     """Handed sockets do I/O and nothing else: no connect, bind, listen, and options off a list (THREATS 2)."""
     needs = means.needs
-    if not (needs.stream_sockets or needs.datagram_sockets or needs.listening_sockets):
+    if not (needs.stream_sockets or needs.datagram_sockets or needs.listening_sockets or means.brokered_network):
         return []
     rules = [
         *_plain_bytes("handed sockets do I/O"),
@@ -273,7 +274,7 @@ def sockets(means: Means) -> list[Rule]:
             reason="kind, error, buffers; no SO_PEERPIDFD",
         ),
     ]
-    if needs.listening_sockets:
+    if needs.listening_sockets or any(grant.kind is NetKind.LISTEN for grant in means.connects):
         rules.append(allow("accept4", "accept", reason="it was handed a listening socket"))
     return rules
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from bunri import seccomp
-from bunri.plan import _calls
+from bunri.plan import _calls, brokered
 from bunri.plan.means import Means
 from bunri.plan.steps import (
     AnyStep,
@@ -46,6 +46,8 @@ NO_MEMORY: Final = Action.errno(errno.ENOMEM)
 
 _SECTIONS: Final[tuple[Callable[[Means], list[Rule]], ...]] = (
     _calls.base,
+    brokered.paths,
+    brokered.connections,
     _calls.metadata,
     _calls.files,
     _calls.handed_files,
@@ -78,13 +80,17 @@ def worker_program(means: Means) -> Program:
 
 def template_program(means: Means, steps: Sequence[AnyStep]) -> Program:
     """The worker's list, and what `steps` (the worker's) and the template's own life need."""
-    return seccomp.compile(_template_rules(means, steps), arch=means.host.arch, default=_template_default(means))
+    rules = _template_rules(means, steps)
+    if means.listens:  # what is notified later, by the last filter, must not be refused by this one
+        rules = tuple(_let_through(rule) for rule in rules)
+    default = Action.ALLOW if means.needs.notify_denials and means.listens else REFUSED
+    return seccomp.compile(rules, arch=means.host.arch, default=default)
 
 
 def top_up_program(means: Means, steps: Sequence[AnyStep]) -> Program:
     """What the template could and the worker must not. Everything else it lets through: the template's filter holds."""
-    if means.policy.profile is Profile.COMPUTE:
-        return worker_program(means)
+    if means.policy.profile is Profile.COMPUTE or means.listens:
+        return worker_program(means)  # a filter with a listener is whole: of two, the stricter answer would count
     more = frozenset(call for rule in _more(means, steps) for call in rule.calls)
     rules = [narrowed for rule in worker_rules(means) if (narrowed := _only(rule, more)) is not None]
     rest = more - {call for rule in rules if rule.when is None for call in rule.calls}
@@ -102,10 +108,8 @@ def _template_rules(means: Means, steps: Sequence[AnyStep]) -> tuple[Rule, ...]:
 
 
 def _default(means: Means) -> Action:
-    return NO_MEMORY if means.policy.profile is Profile.COMPUTE else _template_default(means)
-
-
-def _template_default(means: Means) -> Action:
+    if means.policy.profile is Profile.COMPUTE:
+        return NO_MEMORY
     return Action.NOTIFY if means.needs.notify_denials and means.host.seccomp_notify else REFUSED
 
 
@@ -229,6 +233,12 @@ def _settled(rules: Iterable[Rule]) -> tuple[Rule, ...]:
         if rule.when is None:
             decided |= rule.calls
     return tuple(kept)
+
+
+def _let_through(rule: Rule) -> Rule:
+    if rule.action != Action.NOTIFY:
+        return rule
+    return Rule(tuple(sorted(rule.calls)), Action.ALLOW, rule.when, rule.reason, "allow")
 
 
 def _only(rule: Rule, calls: frozenset[str]) -> Rule | None:

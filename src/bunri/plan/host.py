@@ -38,6 +38,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     landlock_abi: int = 0  # 0: none
     seccomp: bool = False
     seccomp_notify: bool = False
+    seccomp_addfd: bool = False  # a descriptor can be the answer to a notified call, in one step (Linux 5.14)
     seccomp_log: bool = False
     mdwe: bool = False
     close_range: bool = False

@@ -27,6 +27,7 @@ ROOT: Final = Host(
     landlock_abi=7,
     seccomp=True,
     seccomp_notify=True,
+    seccomp_addfd=True,
     seccomp_log=True,
     mdwe=True,
     close_range=True,
@@ -49,7 +50,13 @@ LINUX_6_1: Final = replace(ROOT, kernel=(6, 1), landlock_abi=2, mdwe=False)
 """Debian 12: Landlock without TCP and scopes, no MDWE, as root."""
 
 LINUX_5_10: Final = replace(
-    ROOT, kernel=(5, 10), landlock_abi=0, mdwe=False, mount_setattr=False, remarks={"landlock": "ENOSYS"}
+    ROOT,
+    kernel=(5, 10),
+    landlock_abi=0,
+    mdwe=False,
+    mount_setattr=False,
+    seccomp_addfd=False,
+    remarks={"landlock": "ENOSYS"},
 )
 """The oldest that we support: no Landlock, no mount_setattr, as root."""
 

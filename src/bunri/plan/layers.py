@@ -85,11 +85,22 @@ def _metadata(means: Means) -> _Facts:
         return _no("this kernel has no seccomp filters")
     if means.hides_tree:
         return _yes("chmod, xattr, flock and the like as far as granted; in its own root")
-    if means.policy.files:
+    if means.kernel_files:
         return _weak("that a path exists, its size and its owner can be learnt of any path: Landlock does not see stat")
     if means.needs.files or means.needs.receives_descriptors:
         return _weak("the C library's fstat is newfstatat: that a path exists, its size and its owner can be learnt")
     return _yes("stat, chmod, xattr, flock")
+
+
+def _broker_of_files(means: Means) -> _Facts:
+    return _when(
+        means.brokered_files, "no grant asks for it", "opens and looks, as the subject; nothing else has a path"
+    )
+
+
+def _broker_of_connections(means: Means) -> _Facts:
+    found = ", ".join(map(repr, means.connects))
+    return _when(means.brokered_network, "nothing of the network is granted", f"{found}; as the subject")
 
 
 def _network_filter(means: Means) -> _Facts:
@@ -99,6 +110,8 @@ def _network_filter(means: Means) -> _Facts:
         return _no("net.dangerous_host() gives it up")
     if means.needs.shape is Shape.PROGRAM or means.grants_sockets:
         return _yes("handed sockets do I/O only") if not means.grants_sockets else _no("syscalls= grants socket()")
+    if means.brokered_network:
+        return _yes("socket and connect are answered by the broker; sockets do I/O only")
     return _yes("no socket, connect, bind, listen, accept; handed sockets do I/O only")
 
 
@@ -291,6 +304,8 @@ _LAYERS: Final[tuple[tuple[Promise | None, str, Callable[[Means], _Facts]], ...]
     (Promise.FILES, "chroot", _chroot),
     (Promise.FILES, "Landlock files", _landlock_files),
     (Promise.FILES, "filter on metadata", _metadata),
+    (Promise.FILES, "broker of files", _broker_of_files),
+    (Promise.NETWORK, "broker of connections", _broker_of_connections),
     (Promise.NETWORK, "filter on sockets", _network_filter),
     (Promise.NETWORK, "network namespace", _network_namespace),
     (Promise.NETWORK, "Landlock TCP", _landlock_tcp),

@@ -36,7 +36,8 @@ def own(means: Means) -> dict[str, int]:
     policy = means.policy
     values = {"NOFILE": policy.open_files}
     if means.counts_own_processes:
-        values["NPROC"] = 1 + policy.threads + policy.processes
+        brokers = 1 if means.brokered else 0  # of the same uid
+        values["NPROC"] = 1 + policy.threads + policy.processes + brokers
     elif not policy.threads and not policy.processes:
         values["NPROC"] = 1  # counts others of this uid as well, which only makes it stricter
     seconds = cpu_seconds(means)

@@ -8,7 +8,7 @@ from functools import cached_property
 from bunri.plan.host import Host, UserNamespaces
 from bunri.plan.needs import Account, Needs, Shape
 from bunri.plan.value import UserNamespace
-from bunri.policy import FileKind, NetKind, Settled, UserKind
+from bunri.policy import FileGrant, FileKind, NetGrant, NetKind, Settled, UserKind, Via
 from bunri.policy.words import Capability, Profile
 
 # ipc, uts and cgroup cost nothing measurable; time is a flag of clone3.
@@ -64,10 +64,10 @@ class Means:
         """The directory to chroot to where there is no mount namespace: the grant at "/", or an empty one ("")."""
         if self.own_root or not self.host.chroot or not self.has(Capability.SYS_CHROOT) or not self.confines:
             return None
-        if not self.policy.files:
+        if not self.kernel_files:
             return ""
-        only = self.policy.files[0]
-        return only.path if len(self.policy.files) == 1 and only.at == "/" and only.path != "/" else None
+        only = self.kernel_files[0]
+        return only.path if len(self.kernel_files) == 1 and only.at == "/" and only.path != "/" else None
 
     @property
     def hides_tree(self) -> bool:
@@ -89,6 +89,47 @@ class Means:
     @property
     def host_network(self) -> bool:
         return any(grant.kind is NetKind.DANGEROUS_HOST for grant in self.policy.network)
+
+    # brokers -----------------------------------------------------------------------------------------------------
+
+    @property
+    def brokered_files(self) -> bool:
+        """Whether every path that it names goes to a broker: no filter sees which grant a path belongs to."""
+        return self.confines and any(grant.via is Via.BROKER for grant in self.policy.files)
+
+    @property
+    def connects(self) -> tuple[NetGrant, ...]:
+        """The grants of network that a broker carries out."""
+        return tuple(grant for grant in self.policy.network if grant.kind is not NetKind.DANGEROUS_HOST)
+
+    @property
+    def brokered_network(self) -> bool:
+        return self.confines and bool(self.connects)
+
+    @property
+    def brokered(self) -> bool:
+        """Whether calls of it stand still until its broker has answered them."""
+        return self.brokered_files or self.brokered_network
+
+    @property
+    def listens(self) -> bool:
+        """Whether its last filter has a listener: its broker's, or development mode's."""
+        return self.brokered or (self.needs.notify_denials and self.host.seccomp_notify)
+
+    @property
+    def named_hosts(self) -> tuple[str, ...]:
+        """Granted hosts that are names. The C library finds them in a file of ours."""
+        return tuple(dict.fromkeys(g.host for g in self.connects if g.kind is NetKind.CONNECT and is_name(g.host)))
+
+    @property
+    def own_names(self) -> bool:
+        """Whether that file stands in its root. Where a broker opens everything, it has the file too."""
+        return bool(self.named_hosts) and self.own_root and not self.brokered_files and self.brokered_network
+
+    @property
+    def kernel_files(self) -> tuple[FileGrant, ...]:
+        """The grants of files that its own root, Landlock and its own calls carry out."""
+        return () if self.brokered_files else self.policy.files
 
     @property
     def shares_net(self) -> bool:
@@ -126,7 +167,7 @@ class Means:
             return None
         if self.host.user_namespaces is UserNamespaces.REFUSED:
             return None
-        return "mapped" if self.writes_paths else "unmapped"
+        return "mapped" if any(grant.writable for grant in self.kernel_files) else "unmapped"
 
     @property
     def writes_paths(self) -> bool:
@@ -134,7 +175,7 @@ class Means:
 
     @property
     def maps_code(self) -> bool:
-        return any(grant.executable for grant in self.policy.files)
+        return any(grant.executable for grant in self.kernel_files)
 
     @property
     def scratches(self) -> bool:
@@ -194,6 +235,11 @@ class Means:
         if self.changes_ids:
             return self.policy.user.kind is UserKind.DYNAMIC
         return self.user_namespace is not None and self.host.kernel >= _OWN_ACCOUNTS_SINCE
+
+
+def is_name(host: str) -> bool:
+    """Whether a granted host is a name, and no address."""
+    return ":" not in host and not all(part.isdigit() for part in host.split("."))
 
 
 def calls_of(entry: object) -> frozenset[str]:

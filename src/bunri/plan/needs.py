@@ -30,6 +30,7 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     listening_sockets: bool = False
     asynchronous: bool = False  # it has an event loop
     single_call: bool = False  # it serves one call and ends, so that a limit of its life is one of the call
+    names: tuple[tuple[str, tuple[str, ...]], ...] = ()  # granted hosts, and the addresses that they have
     notify_denials: bool = False  # development mode: refusals go to a listener, which answers EPERM
 
 

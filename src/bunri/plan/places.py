@@ -57,12 +57,30 @@ _BYTES_PER_INODE = 4096
 def mounts(means: Means, python: PythonPaths) -> tuple[Mount, ...]:
     """What stands in the new root; a scratch only as the empty directory on which each worker mounts its own."""
     found: dict[str, Mount] = {}
-    for grant in means.policy.files:
+    for mount in _names_files(means):
+        found[mount.at] = mount
+    for grant in means.kernel_files:
         for mount in _mounts_of(grant, means, python):
             before = found.setdefault(mount.at, mount)
             if before.optional and not mount.optional:
                 found[mount.at] = mount  # what was named stands before what a bundle brings along
     return tuple(mount for mount in found.values() if not _within_another(mount, found.values()))
+
+
+def _names_files(means: Means) -> Iterable[Mount]:
+    """What the C library reads to find the granted hosts, and no others: no name server is asked from in there."""
+    if means.own_names:
+        hosts = hosts_file(means.needs.names)
+        yield Mount("text", "/etc/hosts", hosts)
+        yield Mount("text", "/etc/nsswitch.conf", NSSWITCH)
+
+
+NSSWITCH: Final = "hosts: files\n"
+
+
+def hosts_file(names: Iterable[tuple[str, tuple[str, ...]]]) -> str:
+    """/etc/hosts with the addresses that the granted names had when they were looked up."""
+    return "".join(f"{address} {name}\n" for name, addresses in names for address in addresses)
 
 
 def own_mounts(means: Means) -> tuple[Mount, ...]:
@@ -163,10 +181,12 @@ def _net(means: Means) -> int:
 
 
 def _paths(means: Means, python: PythonPaths) -> Iterable[tuple[str, int]]:
-    if means.own_root and means.policy.files:
+    for mount in _names_files(means):
+        yield mount.at, READ_FILE
+    if means.own_root and means.kernel_files:
         yield "/", READ_DIR  # its own root: nothing is in it but what is granted
     place = "at" if means.hides_tree else "path"
-    for grant in means.policy.files:
+    for grant in means.kernel_files:
         if grant.kind in (FileKind.PYTHON, FileKind.SYSTEM):
             for mount in _mounts_of(grant, means, python):
                 if mount.kind != "link":

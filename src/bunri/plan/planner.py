@@ -156,8 +156,9 @@ class _Build:
 
     def _template(self, worker: tuple[AnyStep, ...]) -> Iterable[AnyStep]:
         means = self.means
-        yield from self._surroundings_of_memory()
+        yield self._oom_score()
         yield from self._root()
+        yield self._inherited_limits()
         yield Surroundings(
             environment=self.environment, reason="nothing of the monitor's environment but the allow-list"
         )
@@ -170,14 +171,16 @@ class _Build:
             program = allow.template_program(means, (*worker, *self._last_before_filter(), Filter(program=b"")))
             yield Filter(
                 program=program.to_bytes(),
-                listener=means.needs.notify_denials and means.host.seccomp_notify,
                 reason="the worker's list, and what its last steps need",
             )
 
-    def _surroundings_of_memory(self) -> Iterable[AnyStep]:
+    def _oom_score(self) -> OomScore:
         """Needs the old /proc."""
-        yield OomScore(reason="a worker is ended before anybody else")
-        yield Limits(values=limits.inherited(self.means), reason="inherited by every worker")
+        return OomScore(reason="a worker is ended before anybody else")
+
+    def _inherited_limits(self) -> Limits:
+        """After the root is made: in it there may be files of ours, and no file can grow under these limits."""
+        return Limits(values=limits.inherited(self.means), reason="inherited by every worker")
 
     def _root(self) -> Iterable[AnyStep]:
         means = self.means
@@ -262,6 +265,10 @@ class _Build:
             return *before, StrictMode(reason="mode 1")
         made = (*worker, *before, Filter(program=b""))
         program = allow.top_up_program(self.means, made)
+        if self.means.listens:
+            return *before, Filter(
+                program=program.to_bytes(), listener=True, reason="the worker's list, with its listener"
+            )
         return *before, Filter(program=program.to_bytes(), reason="takes away what the template and these steps needed")
 
     # the others ----------------------------------------------------------------------------------------------------
@@ -269,7 +276,7 @@ class _Build:
     def _alone(self) -> tuple[AnyStep, ...]:
         """bunri.confine: one process, one sequence, the whole filter at the end."""
         means = self.means
-        steps: list[AnyStep] = [*self._surroundings_of_memory(), *self._root()]
+        steps: list[AnyStep] = [self._oom_score(), *self._root(), self._inherited_limits()]
         if means.host.keyring:
             steps.append(Keyring(reason="keys of its own, before the uid changes"))
         if means.scratches and means.own_root:

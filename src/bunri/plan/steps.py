@@ -34,7 +34,7 @@ class Mount(msgspec.Struct, frozen=True):
     kind "bind": the subtree `source` of the old root, at `at`; "tmpfs": an empty file system of `size` bytes;
     "link": a symbolic link at `at` to `source`; "device": the old root's /dev/null and the like, by bind;
     "proc": a fresh /proc of the worker's own pid namespace; "directory": an empty directory, for a worker's own mount
-    to go on.
+    to go on; "text": a file with `source` as its content.
 
     A bind at "/" is the root itself (what chroot did): nothing is made in it, so all other mounts need their place to
     exist there. A tmpfs is mode 0700 and belongs to the ids of the context. `optional`: left out where the old root

@@ -12,6 +12,7 @@ from typing import Final
 
 from bunri.errors import HostError, Promise
 from bunri.plan.means import Means
+from bunri.plan.needs import Shape
 from bunri.plan.report import Layer, State
 from bunri.policy import FileKind, UserKind, Via
 
@@ -40,15 +41,11 @@ def lacks(means: Means, found: Iterable[Layer]) -> list[Lack]:
 def _files_lack(means: Means, holds: set[str]) -> Iterable[Lack]:
     brokered = next((g for g in means.policy.files if g.via is Via.BROKER), None)
     if brokered is not None:
-        yield Lack(
-            Promise.FILES,
-            "broker",
-            f"{brokered!r} needs a broker, and there are none until brokers exist",
-            "Leave via= out",
-        )
+        yield from _broker_lack(Promise.FILES, repr(brokered), means)
+        yield from _unbrokered_lack(repr(brokered), means)
     if means.own_root or means.chroot is not None:
         return
-    moved = next((g for g in means.policy.files if g.kind is FileKind.SCRATCH or (g.at != g.path and g.path)), None)
+    moved = next((g for g in means.kernel_files if g.kind is FileKind.SCRATCH or (g.at != g.path and g.path)), None)
     remarks = ("namespace mnt", "user_namespaces", "pivot_root")
     if moved is not None:
         yield Lack(
@@ -58,7 +55,7 @@ def _files_lack(means: Means, holds: set[str]) -> Iterable[Lack]:
             _FILES_REMEDY,
             remarks,
         )
-    elif any(g.path == "/" for g in means.policy.files):
+    elif any(g.path == "/" for g in means.kernel_files):
         yield Lack(
             Promise.FILES,
             "mount namespace",
@@ -71,11 +68,38 @@ def _files_lack(means: Means, holds: set[str]) -> Iterable[Lack]:
         yield Lack(Promise.FILES, "mount namespace", text, _FILES_REMEDY, (*remarks, "landlock"))
 
 
+def _broker_lack(promise: Promise, grant: str, means: Means) -> Iterable[Lack]:
+    """What a broker needs of the host: seen at the plan, so that nothing runs before."""
+    if means.needs.shape is not Shape.WORKER:
+        text = f"{grant} goes through a broker, which only workers of a compartment have"
+        yield Lack(promise, "broker", text, "Do this work in a compartment, or open it before and hand it over")
+    elif means.policy.processes:
+        text = f"{grant} goes through a broker, which reads the memory of one process, and processes are granted too"
+        yield Lack(promise, "broker", text, "Write processes=0")
+    elif not (means.host.seccomp_notify and means.host.seccomp_addfd):
+        text = f"{grant} goes through a broker, and this kernel cannot answer a call with a descriptor"
+        remedy = "Use Linux 5.14 or newer, and no tracer that has a listener already"
+        yield Lack(promise, "broker", text, remedy, ("seccomp_notify", "seccomp_addfd"))
+    elif not means.host.openat2:
+        text = f"{grant} goes through a broker, which resolves names with openat2; that is refused here"
+        yield Lack(promise, "broker", text, "Use Linux 5.6 or newer; in a container, allow openat2", ("openat2",))
+    elif not means.host.reads_not_dumpable:
+        text = f"{grant} goes through a broker, and this program has no right to a worker's memory"
+        remedy = "Start as root with CAP_SYS_PTRACE, or where user namespaces are allowed"
+        yield Lack(promise, "broker", text, remedy, ("reads_not_dumpable",))
+
+
+def _unbrokered_lack(grant: str, means: Means) -> Iterable[Lack]:
+    """Where a broker opens, it opens everything: what only the worker's own calls can use does not go with it."""
+    other = next((g for g in means.policy.files if g.kind not in (FileKind.READ, FileKind.WRITE)), None)
+    if other is not None:
+        text = f"{other!r} and {grant}: where one path goes to a broker all do, and a broker has no {other.kind.value}"
+        yield Lack(Promise.FILES, "broker", text, "Leave via= out, or drop the other grant")
+
+
 def _network_lack(means: Means, holds: set[str]) -> Iterable[Lack]:
-    brokered = [g for g in means.policy.network if not means.host_network]
-    if brokered:
-        text = f"{brokered[0]!r} goes through a broker, and there are none until brokers exist"
-        yield Lack(Promise.NETWORK, "broker", text, "Connect in the monitor, and hand the socket over")
+    if means.brokered_network:
+        yield from _broker_lack(Promise.NETWORK, repr(means.connects[0]), means)
     if not means.host_network and not {"filter on sockets", "network namespace"} & holds:
         yield Lack(
             Promise.NETWORK,

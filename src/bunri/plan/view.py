@@ -68,7 +68,7 @@ def _all_mounts(steps: Sequence[AnyStep]) -> list[Mount]:
 
 
 def _mounts(steps: Sequence[AnyStep]) -> tuple[ExpectedMount, ...]:
-    found = [m for m in _all_mounts(steps) if m.kind not in ("link", "directory") and m.at != "/"]
+    found = [m for m in _all_mounts(steps) if m.kind not in ("link", "directory", "text") and m.at != "/"]
     return tuple(ExpectedMount(m.at, m.writable, m.executable, m.optional) for m in found)
 
 

@@ -23,6 +23,7 @@ from bunri.errors import (
     Denial,
     Exit,
     Observer,
+    ProtocolError,
     RemoteError,
     UsageError,
     Violation,
@@ -74,6 +75,10 @@ class Behind(ABC):
     @abstractmethod
     def on_ready(self, *, held: bool) -> None:
         """It says that it is ready, or, `held`, that it waits to be looked at. On whatever thread reads its channel."""
+
+    def on_listener(self, number: int) -> None:
+        """It waits with the listener of its filter, descriptor `number` there, for its broker."""
+        raise ProtocolError("a listener that the plan does not know")
 
     @abstractmethod
     def on_failed(self, body: bytes) -> None:

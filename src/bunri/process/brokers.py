@@ -53,7 +53,8 @@ class BrokerProcess(Zygote):
         self.ready = False
         self.on_ready: Callable[[], None] = lambda: None
         self.on_over: Callable[[BunriError | None], None] = lambda _: None
-        self._uid = uid  # taken for it alone
+        self.reaped = False
+        self.uid = uid  # given back when it is reaped
         self._numbers = itertools.count(1)
         self._asked: dict[int, _Answered] = {}
         self._lock = threading.Lock()
@@ -116,9 +117,14 @@ class BrokerProcess(Zygote):
             waiting, self._asked = list(self._asked.values()), {}
         for call in waiting:
             call.finish(None, self.failure or _gone(self.what))
-        if self._uid is not None and self.program.users is not None:
-            self.program.users.give_back(self._uid)
         self.on_over(self.failure)
+
+    def on_reaped(self) -> None:
+        """Its process is gone for good, and with it the last use of its uid."""
+        self.reaped = True
+        if self.uid is not None and self.program.users is not None:
+            self.program.users.give_back(self.uid)
+            self.uid = None
 
 
 def _gone(what: str) -> BunriError:

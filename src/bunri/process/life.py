@@ -41,6 +41,7 @@ from bunri.text import printable
 from bunri.wire import Contract
 
 if TYPE_CHECKING:
+    from bunri.process.attendant import Attendant
     from bunri.process.program import Program
     from bunri.process.templates import TemplateHandle
 
@@ -60,6 +61,7 @@ class Worker(Behind):
         self.template = template
         self.uid: int | None = None
         self.output: Output
+        self.attendant: Attendant | None = None  # its own broker
         self.asked = time.monotonic()
         self.waits = template.plan.has_checkpoint
         self._patience = 20  # times that its end waits for its last words to be read
@@ -91,6 +93,8 @@ class Worker(Behind):
                 self._look(Part.EARLY)
             elif self._held:
                 self._look_and_let_on()
+            if self.attendant is not None:
+                self.attendant.on_forked()
             if self._ready:
                 self._look_and_open()
 
@@ -106,6 +110,19 @@ class Worker(Behind):
             self._held, self._ready = self._held or held, not held
             if self._forked:
                 (self._look_and_let_on if held else self._look_and_open)()
+
+    def on_listener(self, number: int) -> None:
+        """It has its last filter, and waits until its broker is there. On whatever thread reads its channel."""
+        with self._lock:
+            if self.attendant is None or self._ready:
+                raise ProtocolError("a listener that the plan does not know")
+            self.attendant.on_listener(number)
+
+    def cannot_start(self, error: BunriError) -> None:
+        """Something that it needs cannot be had."""
+        if not self.side.open:
+            self._start_error = self._start_error or error
+        self.kill(str(error), error)
 
     def on_failed(self, body: bytes) -> None:
         """A step of the plan was refused it."""
@@ -167,8 +184,9 @@ class Worker(Behind):
         """Nanoseconds of CPU time it has used, by its own clock, read from here (clock_getcpuclockid(3))."""
         if not self.pid or self.is_over:
             return 0
+        brokers = self.attendant.cpu_clock() if self.attendant is not None else 0
         try:
-            return procfs.cpu_time_ns(self.pid)
+            return procfs.cpu_time_ns(self.pid) + brokers
         except OSError:
             return 0  # it has just ended
 
@@ -218,6 +236,8 @@ class Worker(Behind):
         self.side.end_with(self.death())
         self.side.services.close()
         self.output.close()
+        if self.attendant is not None:
+            self.attendant.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1

@@ -270,6 +270,7 @@ class Base(Zygote):
             if made is not None:
                 made.hear()
                 made.end()
+                _reaped(made)
         return False
 
     def on_end(self) -> None:
@@ -277,6 +278,7 @@ class Base(Zygote):
             made.fail(self.failure or died(self.what))
             made.hear()
             made.end()
+            _reaped(made)
         self._made.clear()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
@@ -383,6 +385,11 @@ class Role(Zygote):
             template.fail(cause)
             template.end()
         self.program.forget(self)
+
+
+def _reaped(made: Role | BrokerProcess) -> None:
+    if isinstance(made, BrokerProcess):
+        made.on_reaped()
 
 
 def _needs_root(policy: Policy) -> str:

@@ -27,6 +27,7 @@ from bunri.channel.conversation import Blocks, Conversation, Outgoing
 from bunri.channel.link import Link, close_all
 from bunri.errors import BunriError, DeadlineExceeded, ProtocolError, UsageError
 from bunri.process.services import Services
+from bunri.process.worker import LISTENER
 from bunri.wire import Kind, MethodContract
 from bunri.wire.frames import (
     AT_CHECKPOINT,
@@ -623,7 +624,9 @@ class MonitorSide(Conversation):
         self.services.release(obj, count)
 
     def control(self, message: Message) -> None:
-        if message.kind is FrameKind.READY:
+        if message.kind is FrameKind.READY and message.method == LISTENER:
+            self.worker.on_listener(message.call)
+        elif message.kind is FrameKind.READY:
             self.worker.on_ready(held=message.method == AT_CHECKPOINT)
         elif message.kind is FrameKind.FAILED:
             self.worker.on_failed(message.body)

@@ -14,6 +14,7 @@ from bunri.errors import UsageError
 from bunri.policy import Policy, narrower_or_equal
 from bunri.process import program, unconfined
 from bunri.process.behind import Behind
+from bunri.process.charges import look_up_names
 from bunri.wire import contract_of
 from bunri.wire.frames import FrameKind
 
@@ -58,6 +59,7 @@ def _ask_for_worker(
 ) -> Behind:
     here = program.current()
     pause = here.held_back(cls.__module__)
+    look_up_names(here, policy.settled())  # before any lock is held: it may take a while
     template = here.role_for(cls).template_for(cls, policy)
     if template.failure is not None:
         raise template.failure
@@ -137,6 +139,7 @@ def prepare(*compartments: type[Compartment]) -> None:
         role = here.role_for(cls)
         roles.append(role)
         if not cls.policy.holes:
+            look_up_names(here, cls.policy.settled())
             role.template_for(cls, cls.policy)
     for role in roles:
         while not role.ready.wait(0.25):  # in pieces, for the sake of Ctrl-C

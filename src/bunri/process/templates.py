@@ -15,6 +15,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from bunri.broker.messages import Word
 from bunri.channel import arena as arenas
 from bunri.channel.arena import Arena
@@ -27,6 +29,8 @@ from bunri.plan import Needs, Plan, plan, python_paths
 from bunri.plan.steps import NewRoot
 from bunri.policy import Policy, Settled, narrower_or_equal
 from bunri.policy.words import Capability
+from bunri.process.attendant import Attendant
+from bunri.process.charges import charge_of, is_brokered, names_of
 from bunri.process.identity import Identity, resolve
 from bunri.process.life import Worker
 from bunri.process.messages import Ended, Failed, Forked, MakeTemplate, MakeWorker, Message, TemplateReady
@@ -65,10 +69,11 @@ class TemplateHandle(Zygote):
         self.cls = cls
         self.contract: Contract = contract_of(cls)
         self.fixed: Identity | None = None if program.users is None else resolve(self.settled.user, None)
+        self.brokered = is_brokered(self.settled)
         self.plan: Plan = plan(
             policy,
             program.host,
-            needs_of(self.contract),
+            replace(needs_of(self.contract), names=names_of(program, self.settled)),
             python=python_paths(),
             mapped=role.mapped,
             environment=program.environment,
@@ -145,6 +150,8 @@ class TemplateHandle(Zygote):
         link = Link(made.ours, takes=gives_descriptors(self.contract), restless=True)
         worker.side = MonitorSide(link, Arena.of_monitor(made.mapping), worker, loop)
         worker.number = next(self._numbers)
+        if self.brokered:
+            worker.attendant = Attendant(worker, charge_of(self.program, self.settled, identity))
         self.workers[worker.number] = worker
         worker.output = self._output(worker, made.reader)
         uid, gid = (identity.uid, identity.gid) if identity is not None else (None, None)
@@ -200,7 +207,10 @@ class TemplateHandle(Zygote):
         """It is reaped: what it had goes back."""
         self.workers.pop(worker.number, None)
         if worker.uid is not None and self.program.users is not None:
-            self.program.users.give_back(worker.uid)
+            if worker.attendant is not None and worker.attendant.holds_uid:
+                worker.attendant.give_back_later(worker.uid)
+            else:
+                self.program.users.give_back(worker.uid)
         self.role.end_if_idle()
 
     def narrowed(self, policy: Policy) -> Narrowed:

@@ -35,6 +35,7 @@ from bunri.wire.frames import AT_CHECKPOINT, FrameKind, pack
 from bunri.wire.registry import WITH_DESCRIPTOR, HandleKind
 
 CHANNEL = 3  # the descriptor, in every worker; in the zygotes something harmless keeps the number (`keep_channel_free`)
+LISTENER = 2  # in READY's place for a method: there is a listener, and it is descriptor number `call`
 _FIRST_FREE = 4
 _LOOP = 3  # descriptors of an event loop
 KEPT_FROM = 64  # below this number nothing of the template's stays when the loop and the steps begin
@@ -136,6 +137,7 @@ def _carry_out(unborn: Unborn) -> None:
         keep=unborn.keep,
         image=unborn.image,
         checkpoint=_checkpoint,
+        on_listener=_tell_listener,
         parent_alive=_is_parent_alive,
         proc=unborn.proc,
     )
@@ -172,6 +174,14 @@ def _is_parent_alive() -> bool:
 def _checkpoint() -> None:
     """Wait until the monitor has looked at a process that is still dumpable."""
     os.write(CHANNEL, pack(FrameKind.READY, method=AT_CHECKPOINT))
+    if not os.read(CHANNEL, 64):
+        os._exit(_NOT_OURS)
+
+
+def _tell_listener(number: int) -> None:
+    """Wait until the monitor has taken the filter's listener: the descriptor is closed when this returns, and the
+    monitor looks whether it is (THREATS 5)."""
+    os.write(CHANNEL, pack(FrameKind.READY, method=LISTENER, call=number))
     if not os.read(CHANNEL, 64):
         os._exit(_NOT_OURS)
 
