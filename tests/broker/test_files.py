@@ -206,7 +206,14 @@ os._exit(0) if result != 'ok' else None
 
 def test_a_worker_has_no_more_descriptors_than_its_policy_says(granted: Path) -> None:
     with brokered.Brokered.start_under(policy(read(granted))) as worker:
-        code = f"P = {str(granted)!r} + '/file'\nkept = []\ntry:\n while True: kept.append(os.open(P, 0))\nexcept OSError as e: result = e.errno\nfor k in kept: os.close(k)"
+        code = f"""
+P = {str(granted)!r} + '/file'
+kept = []
+try:
+    while True: kept.append(os.open(P, 0))
+except OSError as e: result = e.errno
+for k in kept: os.close(k)
+"""
         assert worker.run_code(code) == "24"
         assert worker.read(f"{granted}/file") == b"granted\n"
 

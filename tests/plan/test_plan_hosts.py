@@ -58,10 +58,18 @@ def test_a_host_that_cannot_is_refused_unless_it_may_miss(name: str, promise: Pr
 
 
 @pytest.mark.parametrize("grant", [net.connect("db", 5432), net.listen(8080), net.unix("/run/x")])
-def test_network_grants_wait_for_brokers(grant: net.NetGrant) -> None:
-    with pytest.raises(HostError) as caught:
-        _plan(Policy(network=[grant]), hosts.ROOT)
-    assert caught.value.promise is Promise.NETWORK
+def test_network_grants_are_refused_where_a_broker_lacks_the_rights(grant: net.NetGrant) -> None:
+    """Said by the plan, before anything runs; and not to be missed."""
+    for host in (hosts.LINUX_5_10, hosts.DOCKER_ROOT, hosts.DOCKER_ORDINARY):
+        with pytest.raises(HostError, match="broker") as caught:
+            _plan(Policy(network=[grant], may_miss=list(Promise)), host)
+        assert caught.value.promise is Promise.NETWORK
+        assert caught.value.remedy
+    for host in (hosts.ROOT, hosts.ORDINARY, hosts.LINUX_6_1):
+        may_miss = [Promise.PROCESSES] if host is hosts.LINUX_6_1 else []
+        made = _plan(Policy(network=[grant], may_miss=may_miss), host)
+        last = made.worker[-1]
+        assert isinstance(last, Filter) and last.listener
 
 
 def test_several_processes_need_a_memory_cgroup_or_may_miss() -> None:

@@ -8,7 +8,7 @@ from bunri.errors import HostError, Promise
 from bunri.plan import Needs, Shape, hosts, plan
 from bunri.plan.needs import PythonPaths
 from bunri.plan.report import State
-from bunri.plan.steps import Filter, SetIds, StrictMode
+from bunri.plan.steps import Filter, Landlock, NewRoot, SetIds, StrictMode
 from bunri.policy import Policy, User, Via, fs, net
 
 PYTHON = PythonPaths(("/usr/lib/python3.11",))
@@ -56,9 +56,27 @@ def test_a_capability_that_the_program_lacks_is_refused_even_where_identity_may_
         plan(Policy(capabilities=["NET_ADMIN"], may_miss=ALL), host, python=PYTHON)
 
 
-def test_a_grant_through_a_broker_waits_for_brokers() -> None:
+def test_where_one_path_goes_to_a_broker_nothing_of_it_is_mounted_or_ruled() -> None:
+    made = plan(Policy(files=[fs.read("/srv", via=Via.BROKER), fs.read("/opt")]), hosts.ROOT, python=PYTHON)
+    assert [step.mounts for step in made.template if isinstance(step, NewRoot)] == [()]
+    assert all(not step.paths for step in (*made.template, *made.worker) if isinstance(step, Landlock))
+    last = made.worker[-1]
+    assert isinstance(last, Filter) and last.listener
+
+
+@pytest.mark.parametrize("other", [fs.python(), fs.system(), fs.execute("/usr/bin/env"), fs.scratch("/tmp", "1M")])
+def test_what_a_broker_cannot_give_does_not_stand_beside_one(other: fs.FileGrant) -> None:
     with pytest.raises(HostError, match="broker"):
-        plan(Policy(files=[fs.read("/srv", via=Via.BROKER)], may_miss=ALL), hosts.ROOT, python=PYTHON)
+        plan(Policy(files=[fs.read("/srv", via=Via.BROKER), other], may_miss=ALL), hosts.ROOT, python=PYTHON)
+
+
+def test_a_broker_reads_one_process_only_and_a_worker_is_one() -> None:
+    brokered = Policy(network=[net.connect("127.0.0.1", 1)], may_miss=ALL)
+    with pytest.raises(HostError, match="processes=0"):
+        plan(brokered.with_(processes=1), hosts.ROOT, python=PYTHON)
+    for shape in (Shape.SELF, Shape.PROGRAM):
+        with pytest.raises(HostError, match="compartment"):
+            plan(brokered, hosts.ROOT, Needs(shape=shape), python=PYTHON)
 
 
 def test_the_whole_tree_without_a_mount_namespace_is_refused() -> None:

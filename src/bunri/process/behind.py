@@ -47,7 +47,12 @@ class Behind(ABC):
     """One worker, as its stub knows it. Its `side` is the conversation."""
 
     hurried = True  # its calls have the default deadline
-    waits = False  # two messages are due before it is open: it is looked at in between
+    waits = False  # at a checkpoint, to be looked at
+
+    @property
+    def speaks_twice(self) -> bool:
+        """Whether two messages of it are due before it is open."""
+        return self.waits
 
     def __init__(
         self, program: Program, contract: Contract, policy: Policy, loop: asyncio.AbstractEventLoop | None

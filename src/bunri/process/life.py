@@ -111,6 +111,10 @@ class Worker(Behind):
             if self._forked:
                 (self._look_and_let_on if held else self._look_and_open)()
 
+    @property
+    def speaks_twice(self) -> bool:
+        return self.waits or self.attendant is not None
+
     def on_listener(self, number: int) -> None:
         """It has its last filter, and waits until its broker is there. On whatever thread reads its channel."""
         with self._lock:

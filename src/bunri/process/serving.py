@@ -558,7 +558,7 @@ class MonitorSide(Conversation):
             if self._background:
                 self.read_now()
                 with self.state:
-                    if not self.pending and (self.open or self.worker.is_over or not self.worker.waits):
+                    if not self.pending and (self.open or self.worker.is_over or not self.worker.speaks_twice):
                         self.end_background()
                 if self.waiting:
                     self._serve_elsewhere()
