@@ -178,10 +178,11 @@ def addresses_of(program: Program, host: str) -> tuple[str, ...]:
         return (str(ipaddress.ip_address(host)),)
     except ValueError:
         pass
-    with program.lock:
-        found = program.names.get(host)
-        if found is None:
-            found = program.names[host] = _look_up(program, host)
+    found = program.names.get(host)
+    if found is None:
+        answer = _look_up(program, host)  # without the lock: the supervisor, who brings the answer, may want it
+        with program.lock:
+            found = program.names.setdefault(host, answer)
     return found
 
 
