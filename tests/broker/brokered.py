@@ -52,7 +52,7 @@ def run(code: str, **more: object) -> str:
 class Brokered(bunri.Compartment):
     """Opens what it likes; what that comes to is its broker's to say."""
 
-    policy = bunri.Policy(files=AT_START, user=AT_START, threads=AT_START)
+    policy = bunri.Policy(files=AT_START, user=AT_START, threads=AT_START, cpu=AT_START)
 
     @classmethod
     def warm_up(cls) -> None:

@@ -19,7 +19,7 @@ ROOT = os.getuid() == 0
 
 def policy(*grants: fs.FileGrant, user: User | None = None, threads: int = 0) -> bunri.Policy:
     """`user`: by default whoever owns what the tests make, without being root."""
-    return brokered.Brokered.policy.with_(files=grants, user=user or User.dynamic(), threads=threads)
+    return brokered.Brokered.policy.with_(files=grants, user=user or User.dynamic(), threads=threads, cpu="30s")
 
 
 def read(path: Path | str, **more: object) -> fs.FileGrant:
