@@ -117,7 +117,12 @@ class Spares:
         except (BunriError, OSError):
             return
         with template.program.lock:
-            self._waiting.append(worker)
+            closed = self._closed  # meanwhile
+            if not closed:
+                self._waiting.append(worker)
+        if closed:
+            worker.kill("it was a spare, and is not needed")
+            return
         worker.on_exit(lambda _: self._forget(worker))
         worker.side.read_in_background()
 
