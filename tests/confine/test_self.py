@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from forked import (
 
 from bunri.confine import Zygotes, _hooks
 from bunri.errors import HostError, InternalError, Observer, Promise, UsageError
-from bunri.kernel import capability, prctl
+from bunri.kernel import capability, prctl, rlimit
 from bunri.plan import steps as s
 from bunri.plan.report import Layer, Report, State
 from bunri.plan.value import Clone, Expected, Plan
@@ -261,6 +262,21 @@ def test_an_ordinary_user_stays_who_he_is(planned: Any) -> None:
     assert wanted == uid
     assert uid == (ORDINARY if os.getuid() == 0 else os.getuid())
     assert confined
+
+
+def test_a_program_that_has_worked_long_before_gets_its_budget_from_then_on(planned: Any) -> None:
+    planned(plan_of(s.Limits(values={"CPU": 3}, reason="the test's")))
+
+    def child() -> tuple[int, int, tuple[int, int]]:
+        while time.process_time() < 1.1:
+            pass
+        before = int(time.process_time())
+        this.confine(Policy(user=User.same()), keep=(0, 1, 2, answer_descriptor()))
+        return before, int(time.process_time()), rlimit.get("CPU")
+
+    before, after, (soft, hard) = in_child(child)
+    assert before + 3 <= soft == hard <= after + 3
+    assert before == 1
 
 
 def test_the_package_offers_it() -> None:

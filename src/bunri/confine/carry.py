@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 import stat
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -217,8 +218,17 @@ def _limits(step: s.Limits, work: _Work) -> None:
         if work.image is None:
             raise refused(errno.EINVAL, "the size of the image is not known")
         values["AS"] = work.image + step.above_image
+    if "CPU" in values:
+        values["CPU"] = _from_now(values["CPU"])
     for name, value in values.items():
         rlimit.set_(name, value, value)
+
+
+def _from_now(seconds: int) -> int:
+    """RLIMIT_CPU counts from the start of the process: a program that confines itself late may have used it up."""
+    hard = rlimit.get("CPU")[1]
+    wanted = int(time.process_time()) + seconds
+    return wanted if hard == rlimit.INFINITY else min(wanted, hard)
 
 
 def _oom_score(step: s.OomScore, work: _Work) -> None:
