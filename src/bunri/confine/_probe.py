@@ -33,6 +33,7 @@ if __name__ == "__main__":
 
 from bunri.kernel import (  # noqa: E402
     capability,
+    cgroup,
     clone,
     descriptors,
     keyring,
@@ -283,6 +284,25 @@ def _label(remarks: dict[str, str]) -> dict[str, Any]:
     return found
 
 
+def _memory_groups(remarks: dict[str, str]) -> bool:
+    """For the program that started us: it is the one that would make them."""
+    try:
+        parent, _ = cgroup.parent_for(os.getppid())
+    except OSError as error:
+        remarks["memory_groups"] = error.strerror or "refused"
+        return False
+    trial = os.path.join(parent, f"bunri-probe-{os.getpid()}")
+
+    def try_() -> None:
+        os.mkdir(trial)
+        os.rmdir(trial)
+
+    word = _attempt(try_)
+    if word:
+        remarks["memory_groups"] = word
+    return not word
+
+
 _TRIED: dict[str, Callable[[], object]] = {
     "hostname": _set_hostname,
     "pivot_root": _pivot,
@@ -319,6 +339,7 @@ def _look() -> dict[str, Any]:
         "mapped_uids": mapped,
         "merged_usr": _merged_links(),
         "limits": {name: rlimit.get(name)[1] for name in rlimit.NUMBERS},
+        "memory_groups": _memory_groups(remarks),
         **_label(remarks),
     }
     for name, action in _TRIED.items():

@@ -40,7 +40,7 @@ _SHOWN_BY: dict[str, tuple[str, ...]] = {
     "time namespace": ("namespace time",),
 }
 # Kept by the monitor itself, or by what it started and handed the listener to; not by the worker.
-_MONITORS_OWN = ("clocks", "broker of files", "broker of connections")
+_MONITORS_OWN = ("clocks", "memory cgroup", "broker of files", "broker of connections")
 
 
 def report(plan: Plan, looks: Sequence[Look]) -> Report:

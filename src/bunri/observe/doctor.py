@@ -142,6 +142,7 @@ _SIMPLE: tuple[tuple[str, str, str], ...] = (
     ("pidfd", "a worker is ended by a handle, never by a number that may be another's", "Linux 5.3"),
     ("keyring", "keys of its own", _KERNEL),
     ("openat2", "paths opened beneath a folder only", "Linux 5.6"),
+    ("memory_groups", "one bound for all memory that a worker causes", "Delegate=yes in its unit, or systemd-run --scope -p Delegate=yes"),
     ("mount_setattr", "whole trees read-only at once", "Linux 5.12"),
     ("reads_not_dumpable", "the monitor can look at a worker to its end", "CAP_SYS_PTRACE, or user namespaces"),
 )  # fmt: skip

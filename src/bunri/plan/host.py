@@ -50,6 +50,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     label: str = ""  # our own, as the kernel spells it
     label_enforced: bool = False  # SELinux refuses and does not only log; of AppArmor each profile says
     mount_setattr: bool = False
+    memory_groups: bool = False  # the program can make control groups (version 2) that bound memory
     reads_not_dumpable: bool = False  # the monitor can read /proc/PID/{ns,fd} of a worker with dumpable 0
     mapped_uids: tuple[tuple[int, int], ...] = ((0, 4294967295),)  # (first, count) that exist in our user namespace
     merged_usr: tuple[str, ...] = ("/bin", "/sbin", "/lib", "/lib64")  # these are links into /usr

@@ -215,7 +215,10 @@ def _syscalls(means: Means) -> _Facts:
 
 
 def _memcg(means: Means) -> _Facts:
-    return _no("memory cgroups are not used yet")
+    if means.is_self:
+        return _no("a process that confines itself stays in the group it is in")
+    why = means.host.remarks.get("memory_groups", "this program has no control group to share out")
+    return _when(means.memory_group is not None, why, "counted together with its children's; the kernel ends it")
 
 
 def _address_space(means: Means) -> _Facts:

@@ -87,6 +87,12 @@ class Means:
         return self.landlock >= _SCOPES_SINCE
 
     @property
+    def memory_group(self) -> int | None:
+        """The bound on the memory of its own control group, in bytes, where it gets one."""
+        mine = self.confines and self.host.memory_groups and not self.is_self
+        return self.policy.memory if mine else None
+
+    @property
     def host_network(self) -> bool:
         return any(grant.kind is NetKind.DANGEROUS_HOST for grant in self.policy.network)
 

@@ -95,6 +95,7 @@ def plan(
         worker=worker,
         layers=listed,
         expected=expected(means, template, worker),
+        memory_group=means.memory_group,
         notes=(*policy.notes, *missed),
     )
 

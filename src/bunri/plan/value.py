@@ -61,6 +61,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     worker: tuple[AnyStep, ...]
     layers: tuple[Layer, ...]
     expected: Expected
+    memory_group: int | None = None  # bytes; the monitor makes it, and puts the process in
     notes: tuple[str, ...] = ()
 
     @property

@@ -25,6 +25,7 @@ from bunri.errors import (
     BunriError,
     Denial,
     Exit,
+    HostError,
     InternalError,
     Observer,
     ProtocolError,
@@ -34,6 +35,7 @@ from bunri.kernel import procfs, rlimit
 from bunri.plan.report import Report
 from bunri.policy import Policy
 from bunri.process.behind import CLOSED, Behind
+from bunri.process.groups import MemoryGroup
 from bunri.process.messages import Failed
 from bunri.process.output import Output
 from bunri.process.refusals import did_not_wait, start_error
@@ -62,6 +64,7 @@ class Worker(Behind):
         self.uid: int | None = None
         self.output: Output
         self.attendant: Attendant | None = None  # its own broker
+        self.group: MemoryGroup | None = None
         self.asked = time.monotonic()
         self.waits = template.plan.has_checkpoint
         self._patience = 20  # times that its end waits for its last words to be read
@@ -89,6 +92,8 @@ class Worker(Behind):
             if self._cause is not None:
                 self._send_kill()
                 return
+            if self.group is not None and not self._enter(self.group):
+                return
             if not self.waits:
                 self._look(Part.EARLY)
             elif self._held:
@@ -97,6 +102,18 @@ class Worker(Behind):
                 self.attendant.on_forked()
             if self._ready:
                 self._look_and_open()
+
+    def _enter(self, group: MemoryGroup) -> bool:
+        """Nothing has been sent to it: what it used so far was its template's."""
+        try:
+            group.enter(self.pid)
+        except HostError as fault:
+            if _has_ended(self.pidfd):
+                self.kill(CLOSED)  # how it ended is the story
+            else:
+                self.cannot_start(fault)
+            return False
+        return True
 
     def on_ready(self, *, held: bool) -> None:
         """It says that it is confined, or, `held`, that it waits at its checkpoint. On whatever thread reads its channel."""
@@ -235,6 +252,8 @@ class Worker(Behind):
                 return
             if self._cause is CLOSED and exit.signal != signal.SIGKILL:
                 self._cause = None  # it died by itself, and that is the whole story
+            if self.group is not None and self.group.remove() and self._cause in (None, CLOSED):
+                self._cause = f"it used up its memory of {self.policy.settled().memory} bytes"
             self._exit = Exit(exit.code, exit.signal, self._cause or exit.cause)
         self.side.broken_quietly()
         self.side.end_with(self.death())
@@ -269,6 +288,8 @@ class Worker(Behind):
         narrowed = self.template.narrowed(policy)
         for name, value in narrowed.limits.items():
             rlimit.set_(name, value, value, self.pid)
+        if self.group is not None:
+            self.group.lower(narrowed.memory)
         self.cpu_budget, self.wall_budget, self.policy = narrowed.cpu, narrowed.wall, policy
         self._report = None
         return self.report()

@@ -28,6 +28,7 @@ from bunri.plan.host import Host, UserNamespaces
 from bunri.policy import Policy, User, UserKind
 from bunri.process import here, paths
 from bunri.process.brokers import BrokerProcess, start_for_service
+from bunri.process.groups import MemoryGroups
 from bunri.process.messages import Ended, IdMap, MakeBroker, MakeRole, Message, RoleReady
 from bunri.process.output import Output
 from bunri.process.supervisor import Supervisor
@@ -60,6 +61,7 @@ class Program:
         self.host: Host = detect()
         self.supervisor = Supervisor()
         self.users = DynamicUsers(self.host.mapped_uids) if self.host.is_root else None
+        self.groups = MemoryGroups() if self.host.memory_groups else None
         self.lock = threading.RLock()
         self.names: dict[str, tuple[str, ...]] = {}  # of granted hosts, looked up once
         self._roles: dict[str, Role] = {}

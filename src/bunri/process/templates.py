@@ -31,6 +31,7 @@ from bunri.policy import Policy, Settled, narrower_or_equal
 from bunri.policy.words import Capability
 from bunri.process.attendant import Attendant
 from bunri.process.charges import charge_of, is_brokered, names_of
+from bunri.process.groups import MemoryGroup
 from bunri.process.identity import Identity, resolve
 from bunri.process.life import Worker
 from bunri.process.messages import Ended, Failed, Forked, MakeTemplate, MakeWorker, Message, TemplateReady
@@ -56,6 +57,7 @@ class Narrowed:
     """What of a running worker the monitor can lower."""
 
     limits: dict[str, int]
+    memory: int
     cpu: float | None
     wall: float | None
 
@@ -142,9 +144,12 @@ class TemplateHandle(Zygote):
         worker = Worker(self.program, self, self.contract, loop)
         made = _materials()
         try:
+            worker.group = self._group()
             identity = self._identity(worker)
         except BaseException:
             made.close()
+            if worker.group is not None:
+                worker.group.remove()
             raise
         theirs, writer, tree = made.theirs, made.writer, made.tree
         link = Link(made.ours, takes=gives_descriptors(self.contract), restless=True)
@@ -174,6 +179,11 @@ class TemplateHandle(Zygote):
         else:
             ask()
         return worker
+
+    def _group(self) -> MemoryGroup | None:
+        if self.program.groups is None or self.plan.memory_group is None:
+            return None
+        return self.program.groups.make(self.plan.memory_group)
 
     def _identity(self, worker: Worker) -> Identity | None:
         if self.program.users is None:
@@ -228,7 +238,9 @@ class TemplateHandle(Zygote):
         limits: dict[str, int] = {"NOFILE": settled.open_files}
         if settled.file_size is not None:
             limits["FSIZE"] = settled.file_size
-        return Narrowed(limits, settled.cpu, settled.wall)
+        if settled.memory < self.settled.memory and self.image:
+            limits["AS"] = self.image + arenas.SIZE + settled.memory
+        return Narrowed(limits, settled.memory, settled.cpu, settled.wall)
 
     # hearing -------------------------------------------------------------------------------------------------------
 

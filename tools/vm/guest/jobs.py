@@ -17,6 +17,17 @@ from typing import Any
 ORDINARY = 1000
 MARK = "@@ "
 SELINUX = Path("/sys/fs/selinux")
+CGROUPS = Path("/sys/fs/cgroup")
+BECOME = """
+import os, sys
+group, uid, *command = sys.argv[1:]
+with open(f"{group}/cgroup.procs", "w") as file:
+    file.write("0")
+os.setgroups([])
+os.setresgid(*[int(uid)] * 3)
+os.setresuid(*[int(uid)] * 3)
+os.execv(command[0], command)
+"""
 HERE = Path(__file__).parent
 # The parts whose outcome depends on the kernel; what is pure, or drives other programs, is left to `make test`.
 ENFORCEMENT = ("tests/kernel", "tests/confine", "tests/threats", "tests/process/test_grants.py")
@@ -45,9 +56,20 @@ def tell(**facts: Any) -> None:
 def run_as(uid: int, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run Python with these arguments as root or as a user without an account; its output goes to the console."""
     environment = {**os.environ, "HOME": "/tmp", **more}
-    return subprocess.run(
-        [sys.executable, *command], env=environment, user=uid, group=uid, extra_groups=[], text=True, check=False
-    )
+    become = [sys.executable, "-c", BECOME, str(group_of(uid)), str(uid)]
+    return subprocess.run([*become, sys.executable, *command], env=environment, text=True, check=False)
+
+
+def group_of(uid: int) -> Path:
+    """The control group of a user's programs: for root the topmost, for others one that is theirs to share out."""
+    if uid == 0:
+        return CGROUPS
+    group = CGROUPS / f"user-{uid}"
+    if not group.exists():
+        group.mkdir()
+        for each in (group, *(group / name for name in ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads"))):
+            os.chown(each, uid, uid)
+    return group
 
 
 def layers() -> None:
