@@ -24,6 +24,7 @@ from bunri.handles import File, Mapped, Secret
 from bunri.plan.report import Layer, Report, State
 from bunri.policy import AT_START, Access, Capability, Policy, Promise, User, Via, fs, net
 from bunri.process.process import Process
+from bunri.process.spawn import PIPE, spawn
 from bunri.process.start import prepare
 from bunri.service import Service, limit, raises
 from bunri.text import Untrusted, printable
@@ -31,6 +32,7 @@ from bunri.wire.registry import Datagram, NotFinite, RawText
 
 __all__ = [
     "AT_START",
+    "PIPE",
     "Access",
     "BunriError",
     "Call",
@@ -78,4 +80,5 @@ __all__ = [
     "prepare",
     "printable",
     "raises",
+    "spawn",
 ]

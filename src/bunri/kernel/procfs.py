@@ -126,6 +126,21 @@ def namespace(directory: int, name: str) -> str:
     return os.readlink(f"ns/{name}", dir_fd=directory)
 
 
+def children(pid: int) -> list[int]:
+    """The processes whose parent it is, as far as they are to be seen."""
+    found: list[int] = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if parent == pid:
+                found.append(int(name))
+    return found
+
+
 def limits(directory: int) -> dict[str, tuple[int, int]]:
     """/proc/PID/limits: (soft, hard) by name, -1 for none."""
     return parse_limits(read(directory, "limits"))

@@ -321,6 +321,7 @@ def program(means: Means) -> list[Rule]:
             *("memfd_create", "shmget", "shmat", "shmctl", "setpriority", "ioprio_set", "mlock", "mlockall", "mlock2"),
             reason="memory that no limit counts, and priorities",
         ),
+        deny("clone", "fork", "vfork", reason="the groups below have them; what is granted stands before"),
         deny("fcntl", when=Arg(1).int32 == 1031, reason="F_SETPIPE_SZ: memory that no limit counts"),
         allow("@stdio", "@rpath", "@wpath", "@cpath", "@fattr", "@flock", "@thread", reason="ordinary programs"),
         allow("sendmsg", "recvmsg", reason="ordinary programs, on the pairs they make themselves"),

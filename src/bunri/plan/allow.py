@@ -18,6 +18,7 @@ from typing import Final
 from bunri import seccomp
 from bunri.plan import _calls, brokered
 from bunri.plan.means import Means
+from bunri.plan.needs import Shape
 from bunri.plan.steps import (
     AnyStep,
     Checkpoint,
@@ -78,6 +79,11 @@ def worker_program(means: Means) -> Program:
     return seccomp.compile(worker_rules(means), arch=means.host.arch, default=_default(means))
 
 
+def _whole(means: Means) -> Program:
+    rules = _settled([*launcher_rules(means), *worker_rules(means)])
+    return seccomp.compile(rules, arch=means.host.arch, default=_default(means))
+
+
 def template_program(means: Means, steps: Sequence[AnyStep]) -> Program:
     """The worker's list, and what `steps` (the worker's) and the template's own life need."""
     rules = _template_rules(means, steps)
@@ -90,13 +96,39 @@ def template_program(means: Means, steps: Sequence[AnyStep]) -> Program:
 def top_up_program(means: Means, steps: Sequence[AnyStep]) -> Program:
     """What the template could and the worker must not. Everything else it lets through: the template's filter holds."""
     if means.policy.profile is Profile.COMPUTE or means.listens:
-        return worker_program(means)  # a filter with a listener is whole: of two, the stricter answer would count
-    more = frozenset(call for rule in _more(means, steps) for call in rule.calls)
-    rules = [narrowed for rule in worker_rules(means) if (narrowed := _only(rule, more)) is not None]
+        return _whole(means)  # a filter with a listener is whole: of two, the stricter answer would count
+    return _taken_away(means, _more(means, steps), launcher_rules(means))
+
+
+def _taken_away(means: Means, rules_before: Sequence[Rule], kept: Sequence[Rule]) -> Program:
+    """Of the calls in `rules_before`, what `kept` and the worker's list do not allow."""
+    more = frozenset(call for rule in rules_before for call in rule.calls)
+    list_ = _settled([*kept, *worker_rules(means)])
+    rules = [narrowed for rule in list_ if (narrowed := _only(rule, more)) is not None]
     rest = more - {call for rule in rules if rule.when is None for call in rule.calls}
     if rest:
         rules.append(seccomp.deny(*sorted(rest), with_=REFUSED, reason="it was the template's, or a step's"))
     return seccomp.compile(rules, arch=means.host.arch, default=Action.ALLOW, unknown=Action.ALLOW)
+
+
+def program_filter(means: Means) -> Program:
+    """What a program must not have of what the worker needed that executes it; installed just before."""
+    return _taken_away(means, launcher_rules(means), ())
+
+
+def launcher_rules(means: Means) -> list[Rule]:
+    """What the worker needs beyond its list to fork, and to execute a program in the child."""
+    if means.needs.shape is not Shape.PROGRAM:
+        return []
+    plain = Arg(0).masked(_calls.WORD & ~_FORK) == 0
+    install = (Arg(0).int32 == _SET_MODE_FILTER) & (Arg(1).int32 == 0)
+    return [
+        dangerous_allow("clone", when=plain, reason="it forks, once"),
+        dangerous_allow("seccomp", when=install, reason="the last filter, before the program is executed"),
+        allow("wait4", "waitid", "setsid", reason="it waits for the program, which has a session of its own"),
+        allow("prctl", when=Arg(0).int32 == _PR_SET_PDEATHSIG, reason="the program does not outlive it"),
+        allow("pipe2", "dup2", "dup3", "close_range", "chdir", reason="streams and folder of the program"),
+    ]
 
 
 def _template_rules(means: Means, steps: Sequence[AnyStep]) -> tuple[Rule, ...]:
@@ -104,7 +136,7 @@ def _template_rules(means: Means, steps: Sequence[AnyStep]) -> tuple[Rule, ...]:
     if means.policy.profile is Profile.COMPUTE:
         own = [*seccomp.attack_rules(), *seccomp.clone_rules(Children.NONE), *_calls.base(means)]
         return _settled([*_more(means, steps), *own])
-    return _settled([*_more(means, steps), *worker_rules(means)])
+    return _settled([*_more(means, steps), *launcher_rules(means), *worker_rules(means)])
 
 
 def _default(means: Means) -> Action:
@@ -146,6 +178,7 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECUREBITS, _PR_CAPBSET_READ = 1, 4
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_SET_MDWE = 24, 38, 47, 65
 _JOIN_SESSION_KEYRING = 1
 _SET_MODE_FILTER = 1
+_FORK = 0x00200000 | 0x01000000 | 0xFF  # CHILD_CLEARTID, CHILD_SETTID, the signal: what fork(3) makes of clone(2)
 _CLONE_NOT_A_CHILD = 0x100 | 0x8000 | 0x10000 | 0x800000  # VM PARENT THREAD UNTRACED
 
 _MOUNT = ("fsopen", "fsconfig", "fsmount", "move_mount", "open_tree", "mount_setattr", "mount", "umount2")
@@ -247,4 +280,4 @@ def _only(rule: Rule, calls: frozenset[str]) -> Rule | None:
     return Rule(tuple(sorted(names)), rule.action, rule.when, rule.reason, rule.verb) if names else None
 
 
-__all__ = ["template_program", "top_up_program", "worker_program", "worker_rules"]
+__all__ = ["launcher_rules", "program_filter", "template_program", "top_up_program", "worker_program", "worker_rules"]

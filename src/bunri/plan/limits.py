@@ -37,8 +37,9 @@ def own(means: Means) -> dict[str, int]:
     values = {"NOFILE": policy.open_files}
     if means.counts_own_processes:
         brokers = 1 if means.brokered else 0  # of the same uid
-        values["NPROC"] = 1 + policy.threads + policy.processes + brokers
-    elif not policy.threads and not policy.processes:
+        launcher = 1 if means.needs.shape is Shape.PROGRAM else 0
+        values["NPROC"] = 1 + policy.threads + policy.processes + brokers + launcher
+    elif not policy.threads and not policy.processes and means.needs.shape is not Shape.PROGRAM:
         values["NPROC"] = 1  # counts others of this uid as well, which only makes it stricter
     seconds = cpu_seconds(means)
     if seconds is not None:

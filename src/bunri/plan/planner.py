@@ -96,8 +96,14 @@ def plan(
         layers=listed,
         expected=expected(means, template, worker),
         memory_group=means.memory_group,
+        program_filter=_program_filter(means),
         notes=(*policy.notes, *missed),
     )
+
+
+def _program_filter(means: Means) -> bytes:
+    filtered = means.needs.shape is Shape.PROGRAM and means.confines and means.host.seccomp
+    return allow.program_filter(means).to_bytes() if filtered else b""
 
 
 def _refuse_contradictions(means: Means) -> None:

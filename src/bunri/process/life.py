@@ -65,6 +65,7 @@ class Worker(Behind):
         self.output: Output
         self.attendant: Attendant | None = None  # its own broker
         self.group: MemoryGroup | None = None
+        self.programs: tuple[int, ...] = ()  # processes that it has made, and that count as its own
         self.asked = time.monotonic()
         self.waits = template.plan.has_checkpoint
         self._patience = 20  # times that its end waits for its last words to be read
@@ -207,7 +208,7 @@ class Worker(Behind):
             return 0
         brokers = self.attendant.cpu_clock() if self.attendant is not None else 0
         try:
-            return procfs.cpu_time_ns(self.pid) + brokers
+            return sum(map(procfs.cpu_time_ns, (self.pid, *self.programs))) + brokers
         except OSError:
             return 0  # it has just ended
 

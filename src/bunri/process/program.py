@@ -43,6 +43,8 @@ DEATHS = 5  # by signal, within WITHIN seconds: then the class's zygotes are exe
 WITHIN = 60.0
 LONGEST_BACK_OFF = 32.0  # seconds
 MOST_FRESH_STARTS = 10
+MOST_TEMPLATES = 16  # of one module, beside those in use; more are ended when they have been idle for
+KEPT = 10.0  # seconds
 
 _KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY", "TZ")
 _ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -72,27 +74,30 @@ class Program:
         self.environment = allowed_environment()
         self.pid = os.getpid()
 
-    def role_for(self, cls: type[Compartment]) -> Role:
-        """The role zygote of the module that defines the class; asked for, perhaps not there yet."""
+    def role_for(self, cls: type[Compartment], policy: Policy | None = None) -> Role:
+        """The role zygote of the module that defines the class; asked for, perhaps not there yet. Where `policy` needs
+        root's rights and the class does not say so, it is another one than that of all other policies."""
+        rooted = self.users is not None and policy is not None and _needs_root(policy)
+        key = f"{cls.__module__} as root" if rooted and not _needs_root(cls.policy) else cls.__module__
         with self.lock:
-            role = self._roles.get(cls.__module__)
+            role = self._roles.get(key)
             if role is not None and self.users is not None and role.uids and not self.users.has_free(role.uids):
                 role.retire()  # its workers go on; the next ones need uids that its user namespace does not know
                 role = None
             if role is None or role.ended or role.failure is not None or cls.__qualname__ not in role.names:
-                role = self._roles[cls.__module__] = self._make_role(cls)
+                role = self._roles[key] = self._make_role(cls, key, rooted or "")
             return role
 
-    def _make_role(self, cls: type[Compartment]) -> Role:
+    def _make_role(self, cls: type[Compartment], key: str, rooted: str) -> Role:
         ref = paths.module_of(cls.__module__, cls.__qualname__)
         compartments = {n: c for n, c in defined_in(cls.__module__).items() if "<locals>" not in n}
         search = paths.search_path()
         if self.host.is_root:
             paths.refuse_writable_by_others(tuple(dict.fromkeys((*search, *paths.own_path()))))
         base = self._base()
-        role = Role(self, base, cls.__module__, tuple(compartments))
+        role = Role(self, base, key, cls.__module__, tuple(compartments))
         blocks = self.users.blocks() if self.users is not None else ()
-        ids, why = self._ids_of(list(compartments.values()), search, blocks)
+        ids, why = self._ids_of(list(compartments.values()), search, blocks, rooted)
         role.rights = why
         role.mapped = ids is not None
         if ids is not None and set(blocks) <= set(ids.uids):  # else it knows all ids there are
@@ -113,13 +118,15 @@ class Program:
         return base
 
     def _ids_of(
-        self, compartments: list[type[Compartment]], search: tuple[str, ...], blocks: Blocks
+        self, compartments: list[type[Compartment]], search: tuple[str, ...], blocks: Blocks, rooted: str
     ) -> tuple[IdMap | None, str]:
         """The user namespace of a root-started role, or why it keeps its rights."""
         if self.users is None:
             return None, ""
         if self.host.user_namespaces is not UserNamespaces.FULL:
             return None, "the role zygote keeps root's rights: this host has no usable user namespaces"
+        if rooted:
+            return None, f"the role zygote keeps root's rights: the policy {rooted}"
         if not paths.readable_by_everyone((*search, *paths.own_path())):
             return None, "the role zygote keeps root's rights: only root can read the folders on sys.path"
         uids: dict[int, int] = dict(blocks)
@@ -185,8 +192,8 @@ class Program:
 
     def forget(self, role: Role) -> None:
         with self.lock:
-            if self._roles.get(role.module) is role:
-                del self._roles[role.module]
+            if self._roles.get(role.key) is role:
+                del self._roles[role.key]
 
     def close(self) -> None:
         """End every zygote and worker, and the supervisor."""
@@ -303,9 +310,10 @@ class Base(Zygote):
 class Role(Zygote):
     """The zygote of one module."""
 
-    def __init__(self, program: Program, base: Base, module: str, names: tuple[str, ...]) -> None:
+    def __init__(self, program: Program, base: Base, key: str, module: str, names: tuple[str, ...]) -> None:
         super().__init__(program, f"the zygote of {module}")
         self.base = base
+        self.key = key
         self.module = module
         self.names = names
         self.number = 0
@@ -325,7 +333,9 @@ class Role(Zygote):
         with self.program.lock:
             template = self.templates.get(key)
             if template is not None and not template.ended and template.failure is None:
+                template.used = time.monotonic()
                 return template
+            self._end_old()
             self._templates += 1
             template = TemplateHandle(self.program, self, self._templates, cls, policy)
             self.templates[key] = template
@@ -337,6 +347,14 @@ class Role(Zygote):
                 template.close_sockets()
                 raise
             return template
+
+    def _end_old(self) -> None:
+        """Programs whose every start has a policy of its own would have a template for each, for ever."""
+        long_ago = time.monotonic() - KEPT
+        idle = [t for t in self.templates.values() if not t.workers and t.used < long_ago]
+        for template in sorted(idle, key=lambda t: t.used)[: max(0, len(self.templates) - MOST_TEMPLATES)]:
+            self.forget_template(template)
+            template.drop()
 
     def on_message(self, message: Message | Word, descriptors: list[int]) -> bool:
         if isinstance(message, RoleReady):

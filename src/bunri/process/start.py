@@ -60,7 +60,7 @@ def _ask_for_worker(
     here = program.current()
     pause = here.held_back(cls.__module__)
     look_up_names(here, policy.settled())  # before any lock is held: it may take a while
-    template = here.role_for(cls).template_for(cls, policy)
+    template = here.role_for(cls, policy).template_for(cls, policy)
     if template.failure is not None:
         raise template.failure
     return (template.spares.take(loop) if spare else None) or template.make_worker(loop, pause)

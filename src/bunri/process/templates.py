@@ -25,7 +25,7 @@ from bunri.compartment import Compartment
 from bunri.confine import Sight
 from bunri.errors import Exit, HostError, Promise, UsageError
 from bunri.kernel import memfd, mount
-from bunri.plan import Needs, Plan, plan, python_paths
+from bunri.plan import Needs, Plan, Shape, plan, python_paths
 from bunri.plan.steps import NewRoot
 from bunri.policy import Policy, Settled, narrower_or_equal
 from bunri.policy.words import Capability
@@ -33,6 +33,7 @@ from bunri.process.attendant import Attendant
 from bunri.process.charges import charge_of, is_brokered, names_of
 from bunri.process.groups import MemoryGroup
 from bunri.process.identity import Identity, resolve
+from bunri.process.launcher import Launcher
 from bunri.process.life import Worker
 from bunri.process.messages import Ended, Failed, Forked, MakeTemplate, MakeWorker, Message, TemplateReady
 from bunri.process.output import Output
@@ -87,6 +88,7 @@ class TemplateHandle(Zygote):
         self.image = 0  # bytes, of the template before its steps
         self.workers: dict[int, Worker] = {}
         self._numbers = itertools.count(1)
+        self.used = time.monotonic()
         self.spares = Spares(self)
 
     def ask(self) -> None:
@@ -325,6 +327,7 @@ def _materials() -> _Materials:
 def needs_of(contract: Contract) -> Needs:
     """What the class's signature needs of its filter."""
     down, _ = travelling(contract)
+    executes = contract.cls is Launcher
     return Needs(
         receives_descriptors=takes_descriptors(contract),
         sends_descriptors=gives_descriptors(contract),
@@ -332,6 +335,8 @@ def needs_of(contract: Contract) -> Needs:
         datagram_sockets=HandleKind.DATAGRAM in down,
         files=HandleKind.FILE in down,
         asynchronous=is_asynchronous(contract),
+        shape=Shape.PROGRAM if executes else Shape.WORKER,
+        writable_files=executes,  # its streams may be files
     )
 
 
