@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "graph": ("bunri.cli.graph", "Show a program's compartments, their policies and what each may call."),
     "manpages": ("bunri.cli.manpages", "Write the man pages of these commands to a folder."),
     "demo": ("bunri.cli.demo", "Decode hostile pictures in confined workers, and show what an attacker gets."),
+    "run": ("bunri.cli.run", "Run any program, confined."),
     "dump": ("bunri.cli.dump", "Print packets as tcpdump does, decoded in a process that holds nothing."),
     "ftpd": ("bunri.cli.ftpd", "Serve a folder by FTP, each peer by confined processes of its own."),
 }

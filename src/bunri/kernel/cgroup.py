@@ -10,6 +10,8 @@ import contextlib
 import errno
 import os
 
+from bunri.kernel import procfs
+
 MONITORS = "bunri-monitors"
 _DELEGATED = ("user.delegate", "trusted.delegate")  # how systemd marks what it leaves alone
 
@@ -94,8 +96,7 @@ def descends(pid: int, ancestor: int) -> bool:
     """Whether a process is another one, or was started by it or its descendants."""
     while pid > 1 and pid != ancestor:
         try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                pid = int(file.read().rpartition(b")")[2].split()[1])
+            pid = procfs.parent_of(pid)
         except (FileNotFoundError, ProcessLookupError):
             return True  # it has ended meanwhile, and is in nobody's way
     return pid == ancestor

@@ -128,16 +128,28 @@ def namespace(directory: int, name: str) -> str:
 
 def children(pid: int) -> list[int]:
     """The processes whose parent it is, as far as they are to be seen."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return [int(word) for word in file.read().split()]
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN: look at all
+        return _children_by_parent(pid)
+
+
+def parent_of(pid: int) -> int:
+    """Its parent's number. FileNotFoundError or ProcessLookupError when it has ended."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[1])
+
+
+def _children_by_parent(pid: int) -> list[int]:
     found: list[int] = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    parent = int(file.read().rpartition(b")")[2].split()[1])
+                if parent_of(int(name)) == pid:
+                    found.append(int(name))
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if parent == pid:
-                found.append(int(name))
     return found
 
 

@@ -39,7 +39,7 @@ from bunri.plan.steps import (
     SetCapabilities,
     SetIds,
 )
-from bunri.policy.words import Profile
+from bunri.policy.words import JIT, Profile
 from bunri.seccomp import Action, Arg, Children, Program, Rule, allow, dangerous_allow
 
 REFUSED: Final = Action.errno(errno.EPERM)
@@ -162,6 +162,8 @@ def _granted(means: Means) -> list[Rule]:
     """The policy's own `syscalls`."""
     rules: list[Rule] = []
     for entry in means.policy.syscalls:
+        if entry == JIT:
+            continue  # no call: a step is left out
         if isinstance(entry, Rule):
             rules.append(entry)
         elif _is_dangerous(entry):

@@ -258,6 +258,8 @@ def _keyring(means: Means) -> _Facts:
 
 
 def _mdwe(means: Means) -> _Facts:
+    if means.writes_code:
+        return _no("syscalls= has dangerous_jit")
     return _when(means.host.mdwe, "needs Linux 6.3; the filter refuses executable memory where no code is granted")
 
 

@@ -9,7 +9,7 @@ from bunri.plan.host import Host, UserNamespaces
 from bunri.plan.needs import Account, Needs, Shape
 from bunri.plan.value import UserNamespace
 from bunri.policy import FileGrant, FileKind, NetGrant, NetKind, Settled, UserKind, Via
-from bunri.policy.words import Capability, Profile
+from bunri.policy.words import JIT, Capability, Profile
 
 # ipc, uts and cgroup cost nothing measurable; time is a flag of clone3.
 _PER_WORKER = ("mnt", "pid", "ipc", "uts", "cgroup", "time")
@@ -182,6 +182,11 @@ class Means:
     @property
     def maps_code(self) -> bool:
         return any(grant.executable for grant in self.kernel_files)
+
+    @property
+    def writes_code(self) -> bool:
+        """Whether it may make memory executable that it has written: no MDWE."""
+        return JIT in self.policy.syscalls
 
     @property
     def scratches(self) -> bool:

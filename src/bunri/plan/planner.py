@@ -208,7 +208,7 @@ class _Build:
 
     def _hardened(self) -> Iterable[AnyStep]:
         yield NoNewPrivs(reason="no setuid program gives anything")
-        if self.means.host.mdwe:
+        if self.means.host.mdwe and not self.means.writes_code:
             yield Mdwe(reason="no memory is both written and executed")
 
     # the worker ----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from bunri.errors import Promise, UsageError
 from bunri.policy import _parse
 from bunri.policy.fs import FileGrant
 from bunri.policy.net import NetGrant
-from bunri.policy.words import Capability
+from bunri.policy.words import JIT, Capability
 
 _E = TypeVar("_E", bound=Enum)
 DANGEROUS = "dangerous_"  # before the name of an attack-shaped call
@@ -155,6 +155,8 @@ def syscalls(value: object, where: str) -> tuple[str | seccomp.Rule, ...]:
 
 
 def _named_calls(entry: str, where: str) -> str:
+    if entry == JIT:
+        return entry
     if entry.startswith(DANGEROUS):
         name = entry.removeprefix(DANGEROUS)
         if name not in seccomp.ATTACK_SHAPED:

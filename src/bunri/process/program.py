@@ -47,13 +47,13 @@ MOST_TEMPLATES = 16  # of one module, beside those in use; more are ended when t
 KEPT = 10.0  # seconds
 
 _KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY", "TZ")
-_ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def allowed_environment() -> dict[str, str]:
     """What a worker sees of the monitor's environment: language and time zone (DESIGN 3.4)."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return {**kept, **_ONE_THREAD}
+    return {**kept, **ONE_THREAD}
 
 
 class Program:

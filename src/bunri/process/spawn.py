@@ -30,7 +30,7 @@ from bunri.policy.words import Profile
 from bunri.process.launcher import PLACES, Ended, Launch, Launcher, Refused
 from bunri.process.life import Worker
 from bunri.process.process import Process
-from bunri.process.program import allowed_environment
+from bunri.process.program import ONE_THREAD, allowed_environment
 from bunri.process.start import start_worker
 from bunri.wire import contract_of
 
@@ -162,7 +162,12 @@ def _call(worker: Worker, name: str, *args: Any) -> Any:
 
 
 def _environment(policy: Policy) -> dict[str, str]:
-    return {**allowed_environment(), "PATH": _PATH, **policy.settled().env}
+    settled = policy.settled()
+    found = allowed_environment()
+    if settled.threads:
+        for name in ONE_THREAD:
+            del found[name]
+    return {**found, "PATH": _PATH, **settled.env}
 
 
 def _find(worker: Worker) -> tuple[int, int]:
@@ -176,9 +181,12 @@ def _find(worker: Worker) -> tuple[int, int]:
             remedy="Mount /proc so that this user sees its own processes (hidepid=0)",
         )
     pidfd = os.pidfd_open(found[0])
-    if procfs.children(worker.pid) != found:  # the number could be another's by now
+    try:
+        if procfs.parent_of(found[0]) != worker.pid:  # the number could be another's by now
+            raise ProcessLookupError
+    except OSError:
         os.close(pidfd)
-        raise InternalError("the program's process ended before it was executed")
+        raise InternalError("the program's process ended before it was executed") from None
     return found[0], pidfd
 
 

@@ -61,14 +61,13 @@ def run_as(uid: int, *command: str, **more: str) -> subprocess.CompletedProcess[
 
 
 def group_of(uid: int) -> Path:
-    """The control group of a user's programs: for root the topmost, for others one that is theirs to share out."""
+    """The control group of a user's next program: for root the topmost, for others a new one, theirs to share out."""
     if uid == 0:
         return CGROUPS
-    group = CGROUPS / f"user-{uid}"
-    if not group.exists():
-        group.mkdir()
-        for each in (group, *(group / name for name in ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads"))):
-            os.chown(each, uid, uid)
+    group = CGROUPS / f"user-{uid}-{len(list(CGROUPS.iterdir()))}"
+    group.mkdir()
+    for each in (group, *(group / name for name in ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads"))):
+        os.chown(each, uid, uid)
     return group
 
 

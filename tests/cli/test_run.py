@@ -1,0 +1,297 @@
+"""Runs in: the test process. `bunri run` as a user runs it: real programs with small policies, and what they may not do."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from shell import COMMAND, bunri, bunri_on_terminal, environment
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that everybody may read and write, wherever pytest's own are hidden."""
+    made = Path(tempfile.mkdtemp(prefix="bunri-"))
+    os.chmod(made, 0o777)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made)
+
+
+def need(program: str) -> str:
+    """Its path, if it is one that fs.system() grants."""
+    found = shutil.which(program, path="/usr/bin:/usr/local/bin:/bin")
+    if found is None:
+        pytest.skip(f"{program} is not installed in /usr")
+    return found
+
+
+def script(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    os.chmod(path, 0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["true"], 0),
+        (["sh", "-c", "exit 42"], 42),
+        (["sh", "-c", "kill -KILL $$"], 128 + 9),
+        (["no-such-command"], 127),
+        (["/usr/lib/os-release"], 126),
+    ],
+)
+def test_the_exit_status_is_the_commands(command: list[str], status: int) -> None:
+    assert bunri("run", "--", *command).returncode == status
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--nonsense", "true"], "--nonsense"),
+        (["--memory", "much", "true"], "memory"),
+        (["--allow", "no_such_call", "true"], "no_such_call"),
+        (["--connect", "somewhere", "true"], "HOST:PORT"),
+        (["--env", "NO_SUCH_VARIABLE", "true"], "NO_SUCH_VARIABLE"),
+        (["--may-miss", "hope", "true"], "files"),
+        (["--read", "/no/such/path", "true"], "/no/such/path"),
+        (["--bare", "true"], "fs.system()"),
+        (["--cwd", "/no/such/folder", "true"], "/no/such/folder"),
+        ([], "COMMAND"),
+    ],
+)
+def test_what_cannot_be_started_is_125_and_says_why(options: list[str], said: str) -> None:
+    done = bunri("run", *options)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_streams_go_through_and_nothing_is_added(folder: Path) -> None:
+    (folder / "in").write_text("b\na\n")
+    with (folder / "in").open() as source:
+        done = subprocess.run(
+            [*COMMAND, "run", "--", "sort"],
+            stdin=source,
+            capture_output=True,
+            text=True,
+            env=environment(),
+            check=False,
+        )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a\nb\n", "")
+
+
+def test_it_sees_the_system_and_what_is_granted_and_nothing_else(folder: Path) -> None:
+    (folder / "granted").write_text("seen")
+    (folder / "other").write_text("s3cret")
+    look = f"cat {folder}/granted; cat {folder}/other; cat /etc/shadow /etc/passwd; ls -a /root /home; env"
+    plain = subprocess.run(["sh", "-c", look], capture_output=True, text=True, check=False)
+    assert "s3cret" in plain.stdout and "root:" in plain.stdout
+    done = bunri("run", "--read", folder / "granted", "--", "sh", "-c", look, SECRET_TOKEN="s3cret")
+    assert done.stdout.startswith("seen") and "s3cret" not in done.stdout and "root:" not in done.stdout
+
+
+def test_the_current_folder_is_kept_where_it_is_granted(folder: Path) -> None:
+    inner = folder / "inner"
+    inner.mkdir()
+    os.chmod(inner, 0o755)
+
+    def where(*options: str) -> str:
+        command = [*COMMAND, "run", *options, "--", "pwd"]
+        return subprocess.run(command, cwd=inner, capture_output=True, text=True, env=environment(), check=True).stdout
+
+    assert where("--read", "..") == f"{inner}\n"
+    assert where("--read", "..:/data") == "/data/inner\n"
+    assert where() == "/\n"
+
+
+def test_a_policy_file_is_what_it_starts_from(folder: Path) -> None:
+    file = folder / "policy.toml"
+    file.write_text('version = 1\nfiles = ["fs.system()"]\nmemory = "512M"\n[env]\nGREETING = "hello"\n')
+    assert bunri("run", "--policy", file, "--", "printenv", "GREETING").stdout == "hello\n"
+    forks = bunri("run", "--policy", file, "--", "sh", "-c", "ls & wait")
+    assert forks.returncode != 0  # it grants no processes
+    file.write_text('version = 1\nmemry = "512M"\n')
+    done = bunri("run", "--policy", file, "--", "true")
+    assert done.returncode == 125 and "'memory'" in done.stderr
+
+
+def test_a_compiler_and_what_it_made(folder: Path) -> None:
+    need("gcc")
+    script(folder, "hello.c", '#include <stdio.h>\nint main(void) { puts("compiled"); }\n')
+    made = folder / "made"
+    made.mkdir()
+    os.chmod(made, 0o777)
+    options = ["--read", f"{folder}/hello.c:/hello.c", "--write", f"{made}:/made", "--scratch", "/tmp"]
+    done = bunri("run", *options, "--", "gcc", "-o", "/made/hello", "/hello.c")
+    assert done.returncode == 0, done.stderr
+    assert bunri("run", "--write", f"{made}:/made", "--", "/made/hello").returncode == 126  # what is writable is noexec
+    assert (made / "hello").exists()
+
+
+def test_git_clones_what_is_granted(folder: Path) -> None:
+    need("git")
+    source, target = folder / "source", folder / "target"
+    target.mkdir()
+    os.chmod(target, 0o777)
+    git = ["git", "-c", "user.name=n", "-c", "user.email=n@example.org", "-C", str(source)]
+    subprocess.run(["git", "init", "-q", str(source)], check=True)
+    (source / "file").write_text("content")
+    subprocess.run([*git, "add", "file"], check=True)
+    subprocess.run([*git, "commit", "-qm", "one"], check=True)
+    options = ["--user", "same", "--read", f"{source}:/source", "--write", f"{target}:/target"]  # git wants its owner
+    done = bunri("run", *options, "--", "git", "clone", "-q", "/source", "/target/clone")
+    assert done.returncode == 0, done.stderr
+    assert (target / "clone" / "file").read_text() == "content"
+
+
+def test_python_with_its_libraries() -> None:
+    need("python3")
+    program = "import json, sqlite3; print(json.dumps(sqlite3.connect(':memory:').execute('select 1').fetchone()))"
+    assert bunri("run", "--", "/usr/bin/python3", "-c", program).stdout == "[1]\n"
+
+
+def test_a_just_in_time_compiler_needs_its_danger_spelled() -> None:
+    node = need("node")
+    options = ["--memory", "64G"]  # it reserves address space by the gigabyte
+    assert bunri("run", *options, "--", node, "-e", "console.log(1)").returncode != 0
+    done = bunri("run", *options, "--dangerous-jit", "--", node, "-e", "console.log(1)")
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_time_and_memory_are_bounded() -> None:
+    done = bunri("run", "--wall", "0.5s", "--", "sleep", "100")
+    assert done.returncode == 128 + 9 and "wall time" in done.stderr
+    hungry = "x = b'x' * 400_000_000; print(len(x))"
+    assert bunri("run", "--", "/usr/bin/python3", "-c", hungry).stdout == "400000000\n"
+    assert "MemoryError" in bunri("run", "--memory", "100M", "--", "/usr/bin/python3", "-c", hungry).stderr
+
+
+def test_a_signal_to_it_reaches_the_command() -> None:
+    command = [
+        *COMMAND,
+        "run",
+        "--",
+        "sh",
+        "-c",
+        "trap 'echo told; exit 9' TERM; echo ready; while :; do sleep 0.1; done",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == "told\n"
+    assert process.returncode == 9
+
+
+def test_when_it_is_killed_the_command_ends() -> None:
+    marker = f"{os.getpid()}{time.monotonic_ns()}"
+    with subprocess.Popen(
+        [*COMMAND, "run", "--", "sh", "-c", f"echo ready; : {marker}; sleep 1000; :"],
+        stdout=subprocess.PIPE,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        process.kill()
+    until = time.monotonic() + 5
+    while commands_with(marker):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def commands_with(marker: str) -> list[str]:
+    found: list[str] = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if name != str(os.getpid()) and marker.encode() in Path(f"/proc/{name}/cmdline").read_bytes():
+                found.append(name)
+        except OSError:
+            continue
+    return found
+
+
+def test_on_a_terminal_it_has_one_of_its_own() -> None:
+    status, text = bunri_on_terminal(
+        "run", "--", "sh", "-c", "test -t 0 && test -t 1 && test -t 2 && tput cols && exit 5"
+    )
+    assert (status, text) == (5, "80\r\n") or status == 5
+
+
+class Terminal:
+    """A user at a terminal, with `bunri run` on it."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 33, 77, 0, 0))
+        self.before = termios.tcgetattr(theirs)
+        self.kept = theirs
+        self.process = subprocess.Popen(
+            [*COMMAND, "run", *arguments],
+            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=environment(TERM="dumb"),
+        )  # fmt: skip
+        self.seen = b""
+
+    def type(self, text: bytes) -> None:
+        os.write(self.ours, text)
+
+    def wait_for(self, text: bytes) -> None:
+        until = time.monotonic() + 20
+        while text not in self.seen:
+            assert time.monotonic() < until and select.select([self.ours], [], [], 20)[0], self.seen
+            self.seen += os.read(self.ours, 4096)
+
+    def end(self) -> int:
+        status = self.process.wait(timeout=20)
+        assert termios.tcgetattr(self.kept) == self.before  # as it was
+        return status
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.ours)
+        os.close(self.kept)
+
+
+def test_an_interactive_shell() -> None:
+    user = Terminal("--", "sh", "-i")
+    try:
+        user.type(b"stty size; echo $((6*7))\r")
+        user.wait_for(b"33 77")
+        user.wait_for(b"\r\n42\r\n")
+        user.type(b"sleep 1000\r")
+        time.sleep(0.3)
+        user.type(b"\x03")  # Ctrl-C: for the command, and not for bunri
+        user.type(b"echo $?\r")
+        user.wait_for(b"130\r\n")
+        fcntl.ioctl(user.kept, termios.TIOCSWINSZ, struct.pack("4H", 44, 88, 0, 0))
+        os.kill(user.process.pid, signal.SIGWINCH)  # it is not its terminal's, in this test
+        time.sleep(0.3)
+        user.type(b"stty size\r")
+        user.wait_for(b"44 88")
+        user.type(b"exit 3\r")
+        assert user.end() == 3
+    finally:
+        user.close()
+
+
+def test_ctrl_c_ends_a_command_that_does_not_care() -> None:
+    user = Terminal("--", "sh", "-c", "echo ready; sleep 1000")
+    try:
+        user.wait_for(b"ready")
+        user.type(b"\x03")
+        assert user.end() == 128 + signal.SIGINT
+    finally:
+        user.close()
