@@ -173,6 +173,24 @@ def test_a_just_in_time_compiler_needs_its_danger_spelled() -> None:
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 
+def test_a_client_reaches_the_granted_address_only(folder: Path) -> None:
+    need("curl")
+    (folder / "page").write_text("the page")
+    with subprocess.Popen(
+        ["/usr/bin/python3", "-u", "-m", "http.server", "--bind", "127.0.0.1", "0"],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as web:  # fmt: skip
+        try:
+            assert web.stdout is not None
+            port = web.stdout.readline().split("port ")[1].split()[0]
+            url = f"http://127.0.0.1:{port}/page"
+            assert bunri("run", "--connect", f"127.0.0.1:{port}", "--", "curl", "-sS", url).stdout == "the page"
+            assert bunri("run", "--connect", "127.0.0.1:1", "--", "curl", "-sS", url).returncode == 7
+            assert bunri("run", "--", "curl", "-sS", url).returncode == 7
+        finally:
+            web.kill()
+
+
 def test_time_and_memory_are_bounded() -> None:
     done = bunri("run", "--wall", "0.5s", "--", "sleep", "100")
     assert done.returncode == 128 + 9 and "wall time" in done.stderr

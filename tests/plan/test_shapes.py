@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from bunri.errors import HostError, Promise
 from bunri.plan import Needs, Shape, hosts, plan
@@ -70,13 +71,16 @@ def test_what_a_broker_cannot_give_does_not_stand_beside_one(other: fs.FileGrant
         plan(Policy(files=[fs.read("/srv", via=Via.BROKER), other], may_miss=ALL), hosts.ROOT, python=PYTHON)
 
 
-def test_a_broker_reads_one_process_only_and_a_worker_is_one() -> None:
+def test_a_broker_knows_the_processes_of_its_worker_by_their_namespace() -> None:
+    """Else it could be sent to the memory of somebody else's."""
     brokered = Policy(network=[net.connect("127.0.0.1", 1)], may_miss=ALL)
-    with pytest.raises(HostError, match="processes=0"):
-        plan(brokered.with_(processes=1), hosts.ROOT, python=PYTHON)
-    for shape in (Shape.SELF, Shape.PROGRAM):
-        with pytest.raises(HostError, match="compartment"):
-            plan(brokered, hosts.ROOT, Needs(shape=shape), python=PYTHON)
+    unnamed = replace(hosts.ROOT, namespaces=tuple(n for n in hosts.ROOT.namespaces if n != "pid"))
+    for policy, needs in ((brokered.with_(processes=1), Needs()), (brokered, Needs(shape=Shape.PROGRAM))):
+        plan(policy, hosts.ROOT, needs, python=PYTHON)
+        with pytest.raises(HostError, match="pid namespace"):
+            plan(policy, unnamed, needs, python=PYTHON)
+    with pytest.raises(HostError, match="compartment"):
+        plan(brokered, hosts.ROOT, Needs(shape=Shape.SELF), python=PYTHON)
 
 
 def test_the_whole_tree_without_a_mount_namespace_is_refused() -> None:

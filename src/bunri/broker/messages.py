@@ -45,6 +45,7 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     looks_up: bool = False  # names of hosts, users and groups
     texts: tuple[tuple[str, str], ...] = ()  # files of our own making: path and content
     transparent: bool = False  # a listener comes with it, and the memory of its worker
+    several: bool = False  # the worker may be several processes, whose memory is asked for
     landlock: int = 0  # ABI
     changes_ids: bool = False
 
@@ -134,7 +135,28 @@ class Refusal(Word, frozen=True, tag="refusal"):
     text: str
 
 
+class Want(Word, frozen=True, tag="want"):
+    """The memory of one of the worker's processes; with `fd`, what stands under that number there."""
+
+    pid: int
+    fd: int = -1
+
+
+# The monitor answers ------------------------------------------------------------------------------------------------
+
+
+class Given(Word, frozen=True, tag="given"):
+    """The memory is beside it. `inode`: of the socket under the number; 0 where none was asked for, or it is none."""
+
+    inode: int
+
+
+class NotGiven(Word, frozen=True, tag="not_given"):
+    """That process has ended, or is none of the worker's."""
+
+
 Asked = AskOpen | AskNames | AskConnect | AskListen | AskAddresses | AskUser | AskGroup
 
 encode = msgspec.msgpack.Encoder().encode
+decode_given = msgspec.msgpack.Decoder(Given | NotGiven).decode
 decode_asked = msgspec.msgpack.Decoder(Asked).decode

@@ -59,7 +59,8 @@ def parse_address(data: bytes) -> Address:
 
 
 class Sockets:
-    """The sockets that one worker was given and has not yet used."""
+    """The sockets that one worker was given and has not yet used, by their number there; by inode, where it may be
+    several processes with numbers of their own."""
 
     def __init__(self, charge: Charge, held: Held) -> None:
         self._charge = charge

@@ -24,7 +24,7 @@ from bunri.broker import beneath
 from bunri.broker.beneath import refused
 from bunri.broker.confining import Held
 from bunri.broker.memory import Memory
-from bunri.broker.messages import Charge
+from bunri.broker.messages import Charge, Given, Want, decode_given, encode
 from bunri.broker.places import Found, Places
 from bunri.broker.sockets import Sockets, Waiting, longest
 from bunri.kernel import notify, paths
@@ -51,9 +51,13 @@ class Supervisor:
     """One worker's broker at work."""
 
     def __init__(self, control: socket.socket, charge: Charge, held: Held, listener: int, memory: int) -> None:
+        self._asking = control
         self._control = control.fileno()
         self._listener = listener
-        self._memory = Memory(memory)
+        self._several = charge.several
+        self._memory = Memory(memory)  # of the call that is being answered
+        self._forget_memory()
+        self._inode = 0  # of the socket that it names
         self._places = Places(charge.trees, held.trees)
         for path, fd in held.texts.items():
             self._places.add_text(path, fd)
@@ -112,6 +116,8 @@ class Supervisor:
             value = self._decide(called)
         except _Later:
             return
+        finally:
+            self._forget_memory()
         if isinstance(value, _Descriptor):
             self._hand_over(called, value, os.O_CLOEXEC)  # always: a worker executes nothing
         else:
@@ -137,9 +143,34 @@ class Supervisor:
         finally:
             os.close(fd)
 
+    def _take_memory(self, called: Notification, fd: int = -1) -> None:
+        """The memory of the process that calls, where the worker is not one for its whole life; and which socket it
+        names. Asked for after the call, and the call is looked at again after that: so it is the caller's."""
+        if self._memory.fd >= 0:
+            return
+        self._asking.send(encode(Want(called.thread, fd)), socket.MSG_NOSIGNAL)
+        data, descriptors, _, _ = socket.recv_fds(self._asking, 256, 1)
+        if not data:
+            os._exit(0)  # the monitor is gone
+        given = decode_given(data)
+        if not isinstance(given, Given):
+            raise _Later  # it has ended
+        self._memory, self._inode = Memory(descriptors[0]), given.inode
+        self._still_wanted(called)
+
+    def _forget_memory(self) -> None:
+        if self._several and self._memory.fd >= 0:
+            os.close(self._memory.fd)
+            self._memory = Memory(-1)
+
+    def _meant(self, number: int) -> int:
+        """Under what the sockets know the one that the call names: several processes have the same numbers."""
+        return self._inode if self._several else _signed(number)
+
     # arguments ---------------------------------------------------------------------------------------------------
 
     def _path(self, called: Notification, dirfd: int, address: int) -> bytes:
+        self._take_memory(called)
         path = self._memory.text(address)
         if not path.startswith(b"/") and _signed(dirfd) != _AT_FDCWD:
             raise refused(errno.ENOTDIR if path else errno.ENOENT)  # no descriptor of a directory is ever in a worker
@@ -182,6 +213,7 @@ class Supervisor:
         dirfd, path, how, size = called.args[:4]
         if size < 24:
             raise refused(errno.EINVAL)
+        self._take_memory(called)
         data = self._memory.read(how, min(size, 64))
         flags, mode, resolve = (int.from_bytes(data[at : at + 8], "little") for at in (0, 8, 16))
         if any(data[24:]) or size > 64:
@@ -339,14 +371,15 @@ class Supervisor:
         if number is None:
             made.close()
         else:
-            self._sockets.keep(number, made)
+            self._sockets.keep(os.fstat(made.fileno()).st_ino if self._several else number, made)
         raise _Later  # it has its answer
 
     def connect(self, called: Notification) -> int:
         number, address, size = called.args[:3]
+        self._take_memory(called, _signed(number))
         data = self._memory.read(address, longest(_signed(size)))
         self._still_wanted(called)
-        ended = self._sockets.connect(called.id, _signed(number), data)
+        ended = self._sockets.connect(called.id, self._meant(number), data)
         if isinstance(ended, Waiting):
             fd = ended.made.fileno()
             self._waiting[fd] = ended
@@ -356,12 +389,14 @@ class Supervisor:
 
     def bind(self, called: Notification) -> int:
         number, address, size = called.args[:3]
+        self._take_memory(called, _signed(number))
         data = self._memory.read(address, longest(_signed(size)))
         self._still_wanted(called)
-        return self._sockets.bind(_signed(number), data)
+        return self._sockets.bind(self._meant(number), data)
 
     def listen(self, called: Notification) -> int:
-        return self._sockets.listen(_signed(called.args[0]), _signed(called.args[1]))
+        self._take_memory(called, _signed(called.args[0]))
+        return self._sockets.listen(self._meant(called.args[0]), _signed(called.args[1]))
 
     def _end_connect(self, fd: int) -> None:
         self._poll.unregister(fd)

@@ -126,6 +126,12 @@ def namespace(directory: int, name: str) -> str:
     return os.readlink(f"ns/{name}", dir_fd=directory)
 
 
+def socket_inode(directory: int, number: int) -> int:
+    """The inode of the socket under one of its descriptors; 0 where it is none. Needs the right to trace it."""
+    link = descriptor_link(directory, number)
+    return int(link[8:-1]) if link.startswith("socket:[") else 0
+
+
 def children(pid: int) -> list[int]:
     """The processes whose parent it is, as far as they are to be seen."""
     try:

@@ -70,12 +70,15 @@ def _files_lack(means: Means, holds: set[str]) -> Iterable[Lack]:
 
 def _broker_lack(promise: Promise, grant: str, means: Means) -> Iterable[Lack]:
     """What a broker needs of the host: seen at the plan, so that nothing runs before."""
-    if means.needs.shape is not Shape.WORKER:
-        text = f"{grant} goes through a broker, which only workers of a compartment have"
-        yield Lack(promise, "broker", text, "Do this work in a compartment, or open it before and hand it over")
-    elif means.policy.processes:
-        text = f"{grant} goes through a broker, which reads the memory of one process, and processes are granted too"
-        yield Lack(promise, "broker", text, "Write processes=0")
+    several = means.needs.shape is Shape.PROGRAM or means.policy.processes > 0
+    if means.is_self:
+        text = f"{grant} goes through a broker, and a program that confines itself has none"
+        yield Lack(promise, "broker", text, "Do this work in a compartment, or open it before")
+    elif several and not means.own_pids:
+        text = (
+            f"{grant} goes through a broker, which tells the worker's processes by their pid namespace: there is none"
+        )
+        yield Lack(promise, "broker", text, "Write processes=0", ("namespace pid", "user_namespaces"))
     elif not (means.host.seccomp_notify and means.host.seccomp_addfd):
         text = f"{grant} goes through a broker, and this kernel cannot answer a call with a descriptor"
         remedy = "Use Linux 5.14 or newer, and no tracer that has a listener already"

@@ -13,7 +13,7 @@ import os
 import select
 from typing import TYPE_CHECKING
 
-from bunri.broker.messages import Charge
+from bunri.broker.messages import Charge, Given, NotGiven, Want
 from bunri.errors import BunriError, HostError, Promise, ProtocolError
 from bunri.kernel import descriptors, pidfd, procfs
 from bunri.process.brokers import BrokerProcess
@@ -32,6 +32,7 @@ class Attendant:
         self._charge = charge
         self._number = -1  # of the listener, in the worker
         self._broker: BrokerProcess | None = None
+        self._pids = ""
 
     def on_listener(self, number: int) -> None:
         """The worker waits with its listener. It may not have been reported as forked yet."""
@@ -52,9 +53,12 @@ class Attendant:
         try:
             taken.append(self._take_listener())
             taken.append(self._take_memory())
+            self._pids = self._own_pids()
             broker = BrokerProcess(worker.program, f"the broker of {worker.describe()}")
             broker.on_ready = self._let_go_on
             broker.on_over = self._on_over
+            if self._charge.several:
+                broker.on_want = self._give
             self._broker = broker
             worker.program.make_broker(broker, self._charge, taken)
         except OSError as fault:
@@ -88,6 +92,37 @@ class Attendant:
             os.close(memory)
             raise ProcessLookupError(3, "it died while its broker was being started")
         return memory
+
+    def _give(self, wanted: Want) -> None:
+        """The memory of a process that has made a call: one of the worker's, and of nobody else's (it may have been
+        taken over by the names it reads)."""
+        assert self._broker is not None
+        try:
+            directory = procfs.open_process(wanted.pid)
+        except OSError:
+            self._broker.tell(NotGiven())
+            return
+        try:
+            if procfs.namespace(directory, "pid") != self._pids:
+                raise PermissionError
+            memory = os.open("mem", os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                inode = procfs.socket_inode(directory, wanted.fd) if wanted.fd >= 0 else 0
+                self._broker.tell(Given(inode), (memory,))
+            finally:
+                os.close(memory)
+        except OSError:
+            self._broker.tell(NotGiven())
+        finally:
+            os.close(directory)
+
+    def _own_pids(self) -> str:
+        """Which pid namespace is the worker's: the plan gave it one of its own."""
+        directory = procfs.open_process(self._worker.pid)
+        try:
+            return procfs.namespace(directory, "pid")
+        finally:
+            os.close(directory)
 
     def _let_go_on(self) -> None:
         with contextlib.suppress(OSError):  # a worker that died meanwhile is noticed where its end is

@@ -6,11 +6,12 @@ Names of hosts are looked up by a broker too, one for the whole program: what na
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import itertools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bunri.broker._hooks import Wish
@@ -25,6 +26,7 @@ from bunri.broker.messages import (
     Charge,
     Refusal,
     TreeGrant,
+    Want,
     Word,
     encode,
 )
@@ -53,6 +55,7 @@ class BrokerProcess(Zygote):
         self.ready = False
         self.on_ready: Callable[[], None] = lambda: None
         self.on_over: Callable[[BunriError | None], None] = lambda _: None
+        self.on_want: Callable[[Want], None] = lambda _: self.drop()  # one that may ask for nothing
         self.reaped = False
         self.uid = uid  # given back when it is reaped
         self._numbers = itertools.count(1)
@@ -80,6 +83,11 @@ class BrokerProcess(Zygote):
             call.finish(None, fault if isinstance(fault, OSError) else OSError(22, f"{fault}"))
         return call
 
+    def tell(self, word: Word, descriptors: Sequence[int] = ()) -> None:
+        """Answer what it wanted. It waits for that, so there is room."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            sockets.send(self._control, encode(word), descriptors)
+
     def on_message(self, message: Message | Word, descriptors: list[int]) -> bool:
         if isinstance(message, BrokerReady):
             self.pid, self.ready = message.pid, True
@@ -93,6 +101,8 @@ class BrokerProcess(Zygote):
                     remedy="Grant what exists" if not message.step else None,
                 )
             )
+        elif isinstance(message, Want):
+            self.on_want(message)
         elif isinstance(message, Answer):
             return self._finish(message, descriptors)
         elif isinstance(message, Refusal):

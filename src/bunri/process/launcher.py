@@ -83,13 +83,13 @@ class Launcher(Compartment):
 
     def go(self) -> Refused | None:
         """It has been looked at: execute."""
-        with contextlib.suppress(BrokenPipeError):  # it was ended; `wait` says how
+        with contextlib.suppress(BrokenPipeError):  # it was ended; `program` says how
             os.write(self._go, b"g")
         os.close(self._go)
         return self._failure()
 
-    def wait(self) -> Ended:
-        """Until the program has ended; others that it left behind are reaped on the way."""
+    def program(self) -> Ended:
+        """Until it has ended; others that it left behind are reaped on the way."""
         while True:
             pid, status = os.wait()
             if pid == self._pid:

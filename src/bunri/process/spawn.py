@@ -146,7 +146,7 @@ def _launch(
             os.close(pidfd)
             raise
     # Of no deadline that happens to be around this: it ends with the program.
-    ended: Call[Ended] = contextvars.Context().run(worker.submit, _METHODS["wait"], (), {})
+    ended: Call[Ended] = contextvars.Context().run(worker.submit, _METHODS["program"], (), {})
     return _Owner(worker, pid, pidfd, ended)
 
 

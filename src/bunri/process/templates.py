@@ -158,7 +158,8 @@ class TemplateHandle(Zygote):
         worker.side = MonitorSide(link, Arena.of_monitor(made.mapping), worker, loop)
         worker.number = next(self._numbers)
         if self.brokered:
-            worker.attendant = Attendant(worker, charge_of(self.program, self.settled, identity))
+            several = self.cls is Launcher or self.settled.processes > 0
+            worker.attendant = Attendant(worker, charge_of(self.program, self.settled, identity, several=several))
         self.workers[worker.number] = worker
         worker.output = self._output(worker, made.reader)
         uid, gid = (identity.uid, identity.gid) if identity is not None else (None, None)
