@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 from shell import COMMAND, bunri, bunri_on_terminal, environment
 
+pytestmark = pytest.mark.slow  # each starts a command, an interpreter and a zygote
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:

@@ -13,6 +13,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -87,7 +88,7 @@ class Conversation(ABC):
     def __init__(self, link: Link, arena: Arena | None) -> None:
         self.link = link
         self.arena = arena
-        self.state = threading.RLock()
+        self.state: AbstractContextManager[object] = threading.RLock()
         self.pending: dict[int, Outgoing] = {}
         self.waiting: deque[tuple[Message, list[int]]] = deque()  # calls of the other side
         self.outflows: dict[int, Outflow] = {}

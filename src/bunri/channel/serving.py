@@ -8,6 +8,7 @@ which is bounded.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -47,8 +48,15 @@ class WorkerSide(Conversation):
 
     is_worker = True
 
-    def __init__(self, link: Link, arena: Arena | None, contract: Contract, make: Callable[..., Any]) -> None:
+    def __init__(
+        self, link: Link, arena: Arena | None, contract: Contract, make: Callable[..., Any], *, bare: bool = False
+    ) -> None:
+        """`bare`: where a look at the clock is death, and with it any lock (mode 1): one thread needs neither."""
         super().__init__(link, arena)
+        self._clock: Callable[[], float] = time.monotonic
+        if bare:
+            self._clock = float
+            self.state = contextlib.nullcontext()
         self._contract = contract
         self._make = make
         self._object: Any = None
@@ -132,7 +140,7 @@ class WorkerSide(Conversation):
             answers += pack_quick(PLAIN_REPLY, 0, number, len(answer))
             answers += answer
             if at < size:
-                now = time.monotonic()
+                now = self._clock()
                 begun = begun or now
                 if now - begun > _FLUSH_AFTER or len(answers) > LARGEST_PACKET - _QUICK_BODY - HEADER_SIZE:
                     self._send_answers(answers)
@@ -157,7 +165,7 @@ class WorkerSide(Conversation):
         while self.waiting:
             message, descriptors = self.waiting.popleft()
             self._serve(message, descriptors)
-            now = time.monotonic()
+            now = self._clock()
             if now - self._last_flush > _FLUSH_AFTER:
                 self._last_flush = now
                 self.flush()

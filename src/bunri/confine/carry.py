@@ -23,6 +23,7 @@ from bunri.kernel import (
     capability,
     clone,
     descriptors,
+    heap,
     ids,
     keyring,
     label,
@@ -307,6 +308,12 @@ def _strict_mode(step: s.StrictMode, work: _Work) -> None:
     seccomp.set_strict()
 
 
+def _heap(step: s.Heap, work: _Work) -> None:
+    heap.grow(step.size)
+    if step.arenas:
+        heap.take_arenas_from_heap()
+
+
 def _label(step: s.Label, work: _Work) -> None:
     try:
         label.change(step.module, work.label, step.label)
@@ -386,6 +393,7 @@ _DO: dict[type, Callable[[Any, _Work], None]] = {
     s.OomScore: _oom_score,
     s.Landlock: _landlock,
     s.Filter: _filter,
+    s.Heap: _heap,
     s.StrictMode: _strict_mode,
     s.Label: _label,
     s.NewSession: _new_session,

@@ -32,6 +32,7 @@ from bunri.plan.steps import (
     CloseDescriptors,
     DropBounding,
     Filter,
+    Heap,
     Hostname,
     Keyring,
     Label,
@@ -173,6 +174,9 @@ class _Build:
         yield from self._hardened()
         if means.landlock and not means.own_path_rules:
             yield places.landlock_rules(means, self.python)
+        if means.policy.profile in (Profile.COMPUTE, Profile.STRICT):
+            strict = means.policy.profile is Profile.STRICT
+            yield Heap(size=means.policy.memory, arenas=strict, reason="the worker can ask the kernel for none")
         if means.host.seccomp and means.policy.profile is not Profile.STRICT:
             # What the worker does after it stands in `worker` and in the last steps.
             program = allow.template_program(means, (*worker, *self._last_before_filter(), Filter(program=b"")))

@@ -143,6 +143,14 @@ class Filter(Step, frozen=True, tag="filter"):
     listener: bool = False
 
 
+class Heap(Step, frozen=True, tag="heap"):
+    """All the memory that the worker will ever have, as room in its heap: `size` bytes. `arenas`: the interpreter's own
+    as well, for where a refused mmap is death."""
+
+    size: int
+    arenas: bool = False
+
+
 class StrictMode(Step, frozen=True, tag="strict_mode"):
     """seccomp(2) SET_MODE_STRICT."""
 
@@ -206,6 +214,7 @@ AnyStep = (
     | OomScore
     | Landlock
     | Filter
+    | Heap
     | StrictMode
     | Label
     | NewSession

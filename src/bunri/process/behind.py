@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import threading
 import time
 import weakref
@@ -20,18 +19,16 @@ from bunri.calls import Call
 from bunri.channel.conversation import Outgoing
 from bunri.errors import (
     BunriError,
-    Denial,
     Exit,
-    Observer,
     ProtocolError,
     RemoteError,
     UsageError,
-    Violation,
     WorkerDied,
 )
 from bunri.plan.report import Report
 from bunri.policy import Policy
 from bunri.process.process import Process
+from bunri.process.refusals import CLOSED, killed_by_kernel
 from bunri.process.serving import MonitorSide
 from bunri.wire import Contract, MethodContract
 
@@ -39,8 +36,6 @@ if TYPE_CHECKING:
     from bunri.process.program import Program
 
 OVER_WITHIN = 10.0  # seconds from the kill to the report of the end
-
-CLOSED = "it closed its channel"
 
 
 class Behind(ABC):
@@ -215,12 +210,8 @@ class Behind(ABC):
         died = WorkerDied(exit, who=self.describe())
         if isinstance(self._cause_error, BaseException):
             died.__cause__ = self._cause_error
-        elif exit.signal == signal.SIGSYS:
-            died.__cause__ = Violation(
-                f"{self.describe()} made a system call that its filter answers with death. "
-                f"Run with bunri's development mode (python -X dev) to see which",
-                Denial(layer="seccomp filter", observed_by=Observer.KERNEL),
-            )
+        else:
+            died.__cause__ = killed_by_kernel(self.describe(), self.policy, exit)
         return died
 
     def start_failure(self) -> BaseException | None:

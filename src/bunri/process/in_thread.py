@@ -29,7 +29,8 @@ from bunri.kernel import memfd
 from bunri.plan.report import Layer, Report, State
 from bunri.policy import Policy, Promise, narrower_or_equal
 from bunri.process import here, paths, program
-from bunri.process.behind import CLOSED, Behind
+from bunri.process.behind import Behind
+from bunri.process.refusals import CLOSED
 from bunri.process.serving import MonitorSide
 from bunri.process.worker import gives_descriptors, is_asynchronous, takes_descriptors
 from bunri.wire import Contract, contract_of

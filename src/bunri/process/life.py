@@ -34,11 +34,11 @@ from bunri.errors import (
 from bunri.kernel import procfs, rlimit
 from bunri.plan.report import Report
 from bunri.policy import Policy
-from bunri.process.behind import CLOSED, Behind
+from bunri.process.behind import Behind
 from bunri.process.groups import MemoryGroup
 from bunri.process.messages import Failed
 from bunri.process.output import Output
-from bunri.process.refusals import did_not_wait, start_error
+from bunri.process.refusals import CLOSED, did_not_wait, start_error
 from bunri.text import printable
 from bunri.wire import Contract
 

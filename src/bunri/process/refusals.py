@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Final
 
-from bunri.errors import BunriError, HostError, Promise, UsageError
+from bunri.errors import BunriError, Denial, Exit, HostError, Observer, Promise, UsageError, Violation
+from bunri.policy import Policy
+from bunri.policy.words import Profile
 from bunri.process.messages import Failed
 from bunri.text import printable
+
+CLOSED = "it closed its channel"
 
 # Which promise is not kept when a step fails.
 _PROMISES: Final = {
@@ -31,6 +36,38 @@ def start_error(failed: Failed) -> BunriError:
         errno=failed.errno,
         remedy="See what this host lacks, or name the promise in may_miss",
     )
+
+
+def killed_by_kernel(who: str, policy: Policy, exit: Exit) -> Violation | None:
+    """Why the kernel ended a worker that nobody here ended; None where that is not known."""
+    if exit.signal == signal.SIGSYS:
+        text = (
+            "made a system call that its filter answers with death. "
+            "Run with bunri's development mode (python -X dev) to see which"
+        )
+        return _violation(who, text, "seccomp filter")
+    if exit.cause not in (None, CLOSED):  # closing is one of the calls that are death
+        return None
+    if policy.profile is Profile.STRICT and exit.signal == signal.SIGKILL:
+        text = (
+            "asked the kernel for something beyond read, write and exit, and in mode 1 that is death: a file, a pid, "
+            f"random bytes, or more memory than the {policy.settled().memory} bytes of its policy. {_TWIN}"
+        )
+        return _violation(who, text, "seccomp mode 1")
+    if policy.profile is Profile.STRICT and exit.signal == signal.SIGSEGV:
+        text = (
+            "looked at a clock, which mode 1 forbids with the time-stamp counter: a lock, an import and a log record do "
+            f"so too. {_TWIN}"
+        )
+        return _violation(who, text, "seccomp mode 1")
+    return None
+
+
+_TWIN: Final = "Do it in warm_up, or use Policy.compute(), where what is refused is an error"
+
+
+def _violation(who: str, text: str, layer: str) -> Violation:
+    return Violation(f"{who} {text}", Denial(layer=layer, observed_by=Observer.KERNEL))
 
 
 def did_not_wait(who: str) -> HostError:

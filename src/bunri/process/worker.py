@@ -28,7 +28,7 @@ from bunri.confine import Context, StepFailed, Surround, carry_out, prepare
 from bunri.errors import UsageError
 from bunri.kernel import descriptors as fds
 from bunri.kernel import prepared
-from bunri.plan.steps import AnyStep
+from bunri.plan.steps import AnyStep, StrictMode
 from bunri.process.messages import Failed, MakeWorker
 from bunri.wire import Contract
 from bunri.wire.frames import AT_CHECKPOINT, FrameKind, pack
@@ -81,7 +81,8 @@ class Unborn:
             self.places.append(prepared.call("close_range", _FIRST_FREE, KEPT_FROM - 1))
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=CHANNEL)
         link = Link(sock, takes=takes_descriptors(contract))
-        self.side = WorkerSide(link, Arena.of_worker(room), contract, compartment)
+        bare = any(isinstance(step, StrictMode) for step in steps)
+        self.side = WorkerSide(link, Arena.of_worker(room), contract, compartment, bare=bare)
         self.reseed = _reseeders()
         self.request: MakeWorker | None = None
 
@@ -116,12 +117,12 @@ def _become(unborn: Unborn, go: tuple[int, int] | None) -> NoReturn:
         raise OSError(ctypes.get_errno(), "a worker could not take its places")
     # By name: a policy that the module has set (uvloop.install()) would make one with other descriptors.
     loop = asyncio.SelectorEventLoop() if unborn.asynchronous else None
+    for reseed in unborn.reseed:  # while it may ask for random bytes
+        reseed()
     if unborn.ready is None:
         _carry_out(unborn)
     elif (index := prepared.refused(unborn.ready.calls)) >= 0:
         _fail(unborn.ready.fault(index))
-    for reseed in unborn.reseed:
-        reseed()
     os.write(CHANNEL, _READY)
     unborn.side.run(loop)
 

@@ -1,0 +1,54 @@
+"""Runs in: the template of workers that can ask the kernel for no memory. mallopt(3), and CPython's arenas.
+
+All the memory that such a worker will have is in the heap before it is cloned, as room that costs nothing until it is
+touched: the C library gives nothing back, maps nothing, and takes what it needs from there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+from typing import Final
+
+LARGEST: Final = (1 << 31) - (1 << 16)  # bytes: mallopt takes an int
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+
+_libc = ctypes.CDLL(None)
+
+
+class _Arenas(ctypes.Structure):
+    """PyObjectArenaAllocator."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("context", "alloc", "free")]
+
+
+def grow(size: int) -> None:
+    """From now on malloc(3) has `size` bytes of room, and asks the kernel for no more until they are used.
+
+    ENOMEM where they are not to be had, EINVAL above LARGEST, ENOSYS for a C library without mallopt.
+    """
+    if size > LARGEST:
+        raise OSError(errno.EINVAL, f"a heap of {size} bytes: {LARGEST} is the most that mallopt(3) can be told")
+    mallopt = getattr(_libc, "mallopt", None)
+    if mallopt is None:
+        raise OSError(errno.ENOSYS, "this C library has no mallopt(3)")
+    for option, value in ((_MMAP_MAX, 0), (_ARENA_MAX, 1), (_TRIM_THRESHOLD, (1 << 31) - 1)):
+        if mallopt(option, value) != 1:
+            raise OSError(errno.EINVAL, f"mallopt({option}, {value})")
+    allocate, free = _libc.malloc, _libc.free
+    allocate.restype, allocate.argtypes, free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+    room = allocate(size)
+    if not room:
+        raise OSError(errno.ENOMEM, f"a heap of {size} bytes")
+    free(room)
+
+
+def take_arenas_from_heap() -> None:
+    """CPython maps its arenas, and the stacks of its frames, by mmap: now by calloc, and they are never given back.
+
+    Arenas that were mapped before must not come to free(3): so the other side of it is a function that does nothing.
+    """
+    address = ctypes.cast
+    one = 1  # its alloc(context, size) is calloc(1, size)
+    arenas = _Arenas(one, address(_libc.calloc, ctypes.c_void_p), address(_libc.labs, ctypes.c_void_p))
+    ctypes.pythonapi.PyObject_SetArenaAllocator(ctypes.byref(arenas))
