@@ -36,6 +36,7 @@ def _become(control: socket.socket, charge: Charge, handed: Sequence[int]) -> No
         listener, memory = handed
         work: Helper | Supervisor = Supervisor(control, charge, held, listener, memory)
     else:
+        "".encode("idna")  # a name is encoded by it before it is looked up; later it could not be imported
         work = Helper(control, charge, held)
     confine_broker(charge, held, (control.fileno(), *handed))
     _say(control, BrokerReady(os.getpid()))
