@@ -119,3 +119,12 @@ class Zygote(bunri.Compartment):
 
     def tell(self) -> str:
         return type(self).seen
+
+
+class OwnedWithPaths(bunri.Compartment):
+    """Was granted paths, whichever way."""
+
+    policy = bunri.Policy(files=bunri.AT_START)
+
+    def run_code(self, code: str) -> str:
+        return run(code)
