@@ -139,7 +139,7 @@ def test_a_file_as_a_stream_keeps_its_offset(tmp_path: Path) -> None:
 
 
 def test_a_terminal_of_its_own() -> None:
-    script = "test -t 0 && test -t 2 && stty size; read line; echo got $line; sleep 100"
+    script = "test -t 0 && test -t 2 && stty size; read line; echo got $line; exec cat"
     process = bunri.spawn(["sh", "-c", script], SHELL, tty=bunri.PIPE)
     assert process.tty is not None
     with process.tty as tty:
@@ -148,6 +148,9 @@ def test_a_terminal_of_its_own() -> None:
         while b"got words" not in seen:
             seen += os.read(tty.fileno(), 1000)
         assert b"0 0" in seen
+        os.write(tty.fileno(), b"again\n")
+        while seen.count(b"again") < 2:  # the terminal's echo, and cat's: the shell, which may lose a signal, has gone
+            seen += os.read(tty.fileno(), 1000)
         os.write(tty.fileno(), b"\x03")  # Ctrl-C, which the terminal makes a signal of
         assert process.wait().signal == signal.SIGINT
 

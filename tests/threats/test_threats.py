@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import socket
 import stat
-import struct
 import subprocess
 import sys
 import tempfile
@@ -20,7 +18,7 @@ import plain
 import pytest
 
 import bunri
-from bunri.kernel import clone, memfd
+from bunri.kernel import memfd
 from bunri.process import program
 from bunri.wire.frames import FrameKind, pack
 
@@ -235,20 +233,22 @@ def test_threat_08_crashes_end_in_a_fresh_layout() -> None:
 
 
 def test_threat_08_control() -> None:
-    values = []
-    random.seed(1)
-    for _ in range(2):
-        reader, writer = os.pipe()
-        pid, pidfd = clone.clone_process()  # as templates do: Python's own fork would reseed
-        if pid == 0:
-            os.write(writer, struct.pack("d", random.random()))
-            os._exit(0)
-        os.waitpid(pid, 0)
-        os.close(pidfd)
-        values.append(os.read(reader, 8))
-        os.close(reader)
-        os.close(writer)
-    assert values[0] == values[1]
+    """In a process without threads, as templates are."""
+    code = """
+from bunri.kernel import clone
+random.seed(1)
+values = []
+for _ in range(2):
+    reader, writer = os.pipe()
+    pid, pidfd = clone.clone_process()  # as templates do: Python's own fork would reseed
+    if pid == 0:
+        os.write(writer, struct.pack("d", random.random()))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    values.append(os.read(reader, 8))
+result = (len(values[0]), values[0] == values[1])
+"""
+    assert plain.run(code) == "(8, True)"
 
 
 # 9. Namespaces of their own --------------------------------------------------------------------------------------------

@@ -59,9 +59,9 @@ class Output:
             self._log(self._rest)
             self._rest = b""
         self._tell_dropped()
-        self._forget(self.number)
-        os.close(self.number)
-        self.number = -1
+        number, self.number = self.number, -1  # first: a fork by another thread, meanwhile, is not to close it again
+        self._forget(number)
+        os.close(number)
 
     def close_in_child(self) -> None:
         """In a forked child: the pipe is the parent's to log."""
