@@ -15,6 +15,7 @@ from bunri.policy import Policy, narrower_or_equal
 from bunri.process import program, unconfined
 from bunri.process.behind import Behind
 from bunri.process.charges import look_up_names
+from bunri.process.users import AllTakenError
 from bunri.wire import contract_of
 from bunri.wire.frames import FrameKind
 
@@ -60,10 +61,14 @@ def _ask_for_worker(
     here = program.current()
     pause = here.held_back(cls.__module__)
     look_up_names(here, policy.settled())  # before any lock is held: it may take a while
-    template = here.role_for(cls, policy).template_for(cls, policy)
-    if template.failure is not None:
-        raise template.failure
-    return (template.spares.take(loop) if spare else None) or template.make_worker(loop, pause)
+    while True:
+        template = here.role_for(cls, policy).template_for(cls, policy)
+        if template.failure is not None:
+            raise template.failure
+        try:
+            return (template.spares.take(loop) if spare else None) or template.make_worker(loop, pause)
+        except AllTakenError:
+            continue  # another start, or a spare, was faster: the next role knows more uids
 
 
 def begin_init(worker: Behind, bound: tuple[Any, ...]) -> None:

@@ -23,6 +23,10 @@ _FOLDER = "/run/bunri"
 Blocks = tuple[tuple[int, int], ...]  # (first uid, how many)
 
 
+class AllTakenError(HostError):
+    """No uid is left of those that a role knows. A new one knows others."""
+
+
 class DynamicUsers:
     """The uids of one program."""
 
@@ -36,7 +40,7 @@ class DynamicUsers:
     def take(self, within: Blocks | None = None) -> int:
         """A uid that no live process of any bunri program has. HostError when all are taken.
 
-        `within`: only one of these blocks, which a role's user namespace maps; `has_free` says whether there is one.
+        `within`: only one of these blocks, which a role's user namespace maps; AllTakenError where they have none left.
         """
         with self._lock:
             if within is None and not self._free:
@@ -45,7 +49,7 @@ class DynamicUsers:
                 if within is None or _is_in(uid, within):
                     self._free.remove(uid)
                     return uid
-        raise HostError(
+        raise AllTakenError(
             "all uids that this zygote knows are in use",
             promise=Promise.IDENTITY,
             layer="own uid",
