@@ -19,7 +19,9 @@ Text that came from a worker has passed `bunri.text.printable` before it stands 
 from __future__ import annotations
 
 import errno as _errno
+import json as _json
 import signal as _signal
+from dataclasses import asdict as _asdict
 from dataclasses import dataclass
 from enum import Enum
 
@@ -141,6 +143,23 @@ class Denial:
     layer: str | None = None  # which layer refused
     observed_by: Observer = Observer.WORKER
     grant: str | None = None  # code to paste; only for facts that the kernel observed
+
+    def __str__(self) -> str:
+        """A line: the call with its arguments, who refused it, where, and the grant that would allow it."""
+        arguments = ", ".join(self.arguments) if self.arguments is not None else "..."
+        what = f"{self.call}({arguments})" if self.call else self.path or "an action"
+        parts = [f"{what} was refused"]
+        if self.layer:
+            parts.append(f"by {self.layer}")
+        if self.where:
+            parts.append(f"({self.where})")
+        text = " ".join(parts)
+        return printable(f"{text}; what would allow it: {self.grant}" if self.grant else text)
+
+    def to_json(self) -> str:
+        """The same as one line of JSON, ASCII only."""
+        values = _asdict(self) | {"observed_by": self.observed_by.value}
+        return _json.dumps(values, ensure_ascii=True)
 
 
 class Violation(PeerError):

@@ -36,9 +36,13 @@ _CHANGES: Final = os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _own_descriptors = -1
 
 
-def refused(code: int) -> OSError:
-    """An OSError for what a check of ours refuses."""
-    return OSError(code, os.strerror(code))
+class Refused(OSError):
+    """What a check of ours refuses, and not the kernel."""
+
+
+def refused(code: int) -> Refused:
+    """The error for it."""
+    return Refused(code, os.strerror(code))
 
 
 def hold_own_descriptors() -> None:

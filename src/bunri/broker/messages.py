@@ -7,7 +7,11 @@ read names that a worker chose.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
+
+Refuser = Literal["seccomp filter", "broker", "file permissions"]
 
 
 class Word(msgspec.Struct, frozen=True, tag_field="say", forbid_unknown_fields=True):
@@ -46,6 +50,7 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     texts: tuple[tuple[str, str], ...] = ()  # files of our own making: path and content
     transparent: bool = False  # a listener comes with it, and the memory of its worker
     several: bool = False  # the worker may be several processes, whose memory is asked for
+    filter: bytes = b""  # development mode: the worker's without it; its refusals are given here, and told
     landlock: int = 0  # ABI
     changes_ids: bool = False
 
@@ -140,6 +145,20 @@ class Want(Word, frozen=True, tag="want"):
 
     pid: int
     fd: int = -1
+
+
+class Denied(Word, frozen=True, tag="denied"):
+    """A call of the worker that was refused, or, `deadly`, stands still until the worker is killed for it.
+
+    `texts`: what paths, names and socket addresses said, by argument."""
+
+    number: int  # of the call
+    args: tuple[int, ...]
+    errno: int
+    layer: Refuser
+    deadly: bool = False
+    texts: tuple[tuple[int, str], ...] = ()
+    untold: int = 0  # refusals before it that were too many to be told
 
 
 # The monitor answers ------------------------------------------------------------------------------------------------

@@ -58,6 +58,14 @@ def parse_address(data: bytes) -> Address:
     raise refused(errno.EAFNOSUPPORT)
 
 
+def spelled(address: Address) -> str:
+    """An address as people write it."""
+    if isinstance(address, str):
+        return address.encode("utf-8", "backslashreplace").decode()
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class Sockets:
     """The sockets that one worker was given and has not yet used, by their number there; by inode, where it may be
     several processes with numbers of their own."""

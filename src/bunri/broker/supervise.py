@@ -21,12 +21,13 @@ from typing import Final, NoReturn
 
 from bunri import seccomp
 from bunri.broker import beneath
-from bunri.broker.beneath import refused
+from bunri.broker.beneath import Refused, refused
 from bunri.broker.confining import Held
+from bunri.broker.denied import DEATH, Denials
 from bunri.broker.memory import Memory
-from bunri.broker.messages import Charge, Given, Want, decode_given, encode
+from bunri.broker.messages import Charge, Given, Refuser, Want, decode_given, encode
 from bunri.broker.places import Found, Places
-from bunri.broker.sockets import Sockets, Waiting, longest
+from bunri.broker.sockets import Sockets, Waiting, longest, parse_address, spelled
 from bunri.kernel import notify, paths
 from bunri.kernel.notify import Notification
 
@@ -62,6 +63,7 @@ class Supervisor:
         for path, fd in held.texts.items():
             self._places.add_text(path, fd)
         self._sockets = Sockets(charge, held)
+        self._denials = Denials(charge.filter) if charge.filter else None
         self._waiting: dict[int, Waiting] = {}  # descriptor -> a connect()
         self._poll = select.poll()
         self._armed = 0.0
@@ -124,15 +126,39 @@ class Supervisor:
             notify.answer(self._listener, called.id, value)
 
     def _decide(self, called: Notification) -> int:
+        refusal = self._denials.by_filter(called) if self._denials is not None else None
+        if refusal is not None:
+            return self._refuse(called, refusal, "seccomp filter")
         answer = self._answers.get(called.number)
         if answer is None:
             return -errno.EPERM
         try:
             return answer(called)
         except OSError as fault:
-            return -_shown(fault.errno or errno.EIO)
+            code = _shown(fault.errno or errno.EIO)
+            return self._refuse(called, code, "broker" if isinstance(fault, Refused) else "file permissions")
         except (ValueError, OverflowError):
             return -errno.EINVAL
+
+    def _refuse(self, called: Notification, code: int, layer: Refuser) -> int:
+        """The answer of a call that fails. In development mode the monitor is told before the worker is."""
+        if self._denials is not None and self._denials.is_one(code, layer):
+            denied = self._denials.of(called, code, layer, self._text)
+            if denied is not None:
+                self._asking.send(encode(denied), socket.MSG_NOSIGNAL)
+        if code == DEATH:
+            raise _Later
+        return -code
+
+    def _text(self, called: Notification, address: int, length: int | None) -> str:
+        """What a pointer leads to: a path, or with `length` a socket address."""
+        self._take_memory(called)
+        if length is None:
+            found = self._memory.text(address).decode("utf-8", "backslashreplace")
+        else:
+            found = spelled(parse_address(self._memory.read(address, longest(_signed(length)))))
+        self._still_wanted(called)
+        return found
 
     def _hand_over(self, called: Notification, fd: int, flags: int) -> int | None:
         try:

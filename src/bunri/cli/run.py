@@ -64,9 +64,10 @@ class Run(click.Command):
 @click.option("--allow", multiple=True, metavar="GROUP|CALL", help="System calls added, as flock or @fattr.")
 @click.option("--dangerous-jit", is_flag=True, help="Memory may be written and then executed (node, java, luajit).")
 @click.option("--may-miss", multiple=True, metavar="PROMISE", help="Start without it where this host cannot keep it.")
+@click.option("--explain", is_flag=True, help="Say what it was refused, and which option would allow that.")
 @click.option("--cwd", metavar="FOLDER", help="Where it starts, inside. The current one, if it is granted.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def command(command: tuple[str, ...], cwd: str | None, **options: Any) -> int:
+def command(command: tuple[str, ...], cwd: str | None, explain: bool, **options: Any) -> int:
     """Run a command confined: it sees the system's programs and what is granted, and no network.
 
     \b
@@ -75,6 +76,7 @@ def command(command: tuple[str, ...], cwd: str | None, **options: Any) -> int:
       bunri run --read in.png --write out -- convert in.png out/x.png
       bunri run --read . --cwd "$PWD" --wall 10s -- python3 check.py
       bunri run --connect 127.0.0.1:8080 -- curl http://127.0.0.1:8080/
+      bunri run --explain -- curl http://127.0.0.1:8080/
       bunri run --bare --execute /usr --execute /lib64 -- /usr/bin/true
 
     \b
@@ -86,7 +88,7 @@ def command(command: tuple[str, ...], cwd: str | None, **options: Any) -> int:
 
     try:
         policy = _policy(**options)
-        return _run(list(command), policy, cwd)
+        return _run(list(command), policy, cwd, explain=explain)
     except BunriError as fault:
         click.echo(f"bunri run: {printable(str(fault), keep_newlines=True)}", err=True)
         return NOT_STARTED
@@ -187,9 +189,12 @@ def _promise(word: str) -> Any:
 # Running it --------------------------------------------------------------------------------------------------------
 
 
-def _run(argv: list[str], policy: Policy, cwd: str | None) -> int:
+def _run(argv: list[str], policy: Policy, cwd: str | None, *, explain: bool) -> int:
     import bunri
+    from bunri.cli import denials
 
+    if explain:
+        _tell_denials()
     terminals = [number for number in (0, 1, 2) if os.isatty(number)]
     streams = [None if number in terminals else number for number in (0, 1, 2)]
     environment = {"HOME": "/"}
@@ -203,7 +208,25 @@ def _run(argv: list[str], policy: Policy, cwd: str | None) -> int:
     )  # fmt: skip
     told.tell(process)
     ended = _attend(process, terminals) if process.tty is not None else process.wait()
+    if explain:
+        denials.show(process.denials)
     return _status(ended)
+
+
+def _tell_denials() -> None:
+    """Development mode; here they are shown at the end, and not logged one by one."""
+    import logging
+
+    from bunri import HostError
+    from bunri.process import program
+
+    here = program.current()
+    if not here.host.seccomp_notify:
+        raise HostError(
+            "what a command is refused cannot be told here", remedy="Use Linux 5.14 or newer, or leave --explain out"
+        )
+    here.tells_denials = True
+    logging.getLogger("bunri.violations").disabled = True
 
 
 class _Told:

@@ -48,7 +48,7 @@ def report(plan: Plan, looks: Sequence[Look]) -> Report:
     hearsay."""
     right = set(fields_right(looks))
     hidden = {each.field for one in looks for each in one.unreadable}
-    notes = [str(each) for one in looks for each in (*one.differences, *one.unreadable)]
+    notes = [*plan.notes, *(str(each) for one in looks for each in (*one.differences, *one.unreadable))]
     if plan.has_checkpoint:
         notes.append("namespaces and descriptors were seen while it waited, still dumpable; the rest at its end")
     return Report(tuple(_seen(layer, right, hidden) for layer in plan.layers), tuple(notes))

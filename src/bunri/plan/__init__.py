@@ -2,7 +2,7 @@
 
 from bunri.plan.host import Host, UserNamespaces
 from bunri.plan.needs import Account, Needs, PythonPaths, Shape, python_paths
-from bunri.plan.planner import plan
+from bunri.plan.planner import plan, told_filter
 from bunri.plan.report import Layer, Report, State
 from bunri.plan.value import Belongs, Clone, Expected, ExpectedMount, Plan, UserNamespace
 
@@ -24,4 +24,5 @@ __all__ = [
     "UserNamespaces",
     "plan",
     "python_paths",
+    "told_filter",
 ]

@@ -36,7 +36,7 @@ def own(means: Means) -> dict[str, int]:
     policy = means.policy
     values = {"NOFILE": policy.open_files}
     if means.counts_own_processes:
-        brokers = 1 if means.brokered else 0  # of the same uid
+        brokers = 1 if means.listens else 0  # of the same uid
         launcher = 1 if means.needs.shape is Shape.PROGRAM else 0
         values["NPROC"] = 1 + policy.threads + policy.processes + brokers + launcher
     elif not policy.threads and not policy.processes and means.needs.shape is not Shape.PROGRAM:

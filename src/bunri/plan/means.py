@@ -120,7 +120,14 @@ class Means:
     @property
     def listens(self) -> bool:
         """Whether its last filter has a listener: its broker's, or development mode's."""
-        return self.brokered or (self.needs.notify_denials and self.host.seccomp_notify)
+        return self.brokered or self.tells_denials
+
+    @property
+    def tells_denials(self) -> bool:
+        """Development mode: what its filter refuses goes to its broker, which refuses it and tells."""
+        if self.is_self or self.policy.profile is not Profile.NORMAL:
+            return False
+        return self.needs.notify_denials and self.host.seccomp_notify
 
     @property
     def named_hosts(self) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from msgspec.structs import replace
+
 from bunri.errors import Promise, UsageError
 from bunri.plan import allow, layers, limits, places, sufficiency
 from bunri.plan.host import Host
@@ -63,6 +65,7 @@ ONE_THREAD: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 _NO_NEEDS: Final = Needs()
+_DEVELOPMENT: Final = "development mode: what the filter refuses is refused, and told, by a broker"
 
 
 def plan(
@@ -98,8 +101,17 @@ def plan(
         expected=expected(means, template, worker),
         memory_group=means.memory_group,
         program_filter=_program_filter(means),
-        notes=(*policy.notes, *missed),
+        notes=(*policy.notes, *missed, *([_DEVELOPMENT] if means.tells_denials else [])),
     )
+
+
+def told_filter(policy: Policy, host: Host, needs: Needs) -> bytes:
+    """The filter of such a worker, whose refusals development mode gives and tells. Empty where that cannot be: an old
+    kernel, or a profile that leaves no room for it."""
+    told = Means(policy.settled(), host, replace(needs, notify_denials=True), None, mapped=False)
+    if not told.tells_denials:
+        return b""
+    return allow.worker_program(Means(policy.settled(), host, needs, None, mapped=False)).to_bytes()
 
 
 def _program_filter(means: Means) -> bytes:
@@ -307,10 +319,7 @@ class _Build:
             steps.append(StrictMode(reason="mode 1"))
         elif means.host.seccomp:
             program = allow.worker_program(means)
-            listener = means.needs.notify_denials and means.host.seccomp_notify
-            steps.append(
-                Filter(program=program.to_bytes(), listener=listener, reason="last: nothing after it could be done")
-            )
+            steps.append(Filter(program=program.to_bytes(), reason="last: nothing after it could be done"))
         return tuple(steps)
 
     def _unconfined(self) -> tuple[tuple[AnyStep, ...], tuple[AnyStep, ...]]:

@@ -59,6 +59,8 @@ class Attendant:
             broker.on_over = self._on_over
             if self._charge.several:
                 broker.on_want = self._give
+            if self._charge.filter:
+                broker.on_denied = worker.on_denied
             self._broker = broker
             worker.program.make_broker(broker, self._charge, taken)
         except OSError as fault:
@@ -124,6 +126,11 @@ class Attendant:
         finally:
             os.close(directory)
 
+    def hear_all(self) -> None:
+        """Take what it has told so far."""
+        if self._broker is not None:
+            self._broker.hear()
+
     def _let_go_on(self) -> None:
         with contextlib.suppress(OSError):  # a worker that died meanwhile is noticed where its end is
             self._worker.side.link.send_now(_GO, ())
@@ -133,7 +140,7 @@ class Attendant:
             return
         if failure is not None:
             self._worker.cannot_start(failure)
-        else:
+        elif not self._worker.has_ended:  # with the worker its broker ends as well, and may be heard of first
             self._worker.kill("its broker has ended")
 
     @property
@@ -158,4 +165,5 @@ class Attendant:
     def close(self) -> None:
         """The worker is gone."""
         if self._broker is not None:
+            self.hear_all()
             self._broker.drop()

@@ -19,6 +19,7 @@ from bunri.calls import Call
 from bunri.channel.conversation import Outgoing
 from bunri.errors import (
     BunriError,
+    Denial,
     Exit,
     ProtocolError,
     RemoteError,
@@ -88,6 +89,15 @@ class Behind(ABC):
     def on_ended(self, exit: Exit) -> None:
         """It is over. On the supervisor's thread: everything that waited for it fails now, and what it had is given
         back."""
+
+    def explained(self, error: BaseException, code: int | None) -> BaseException:
+        """An exception that its fault became, with what else is known of it."""
+        return error
+
+    @property
+    def denials(self) -> tuple[Denial, ...]:
+        """What it was refused, as far as that is told."""
+        return ()
 
     def close_in_child(self) -> None:
         """In a forked child: close what is the parent's. No lock is taken: whoever held one is not in the child."""

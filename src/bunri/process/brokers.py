@@ -24,6 +24,7 @@ from bunri.broker.messages import (
     BrokerFailed,
     BrokerReady,
     Charge,
+    Denied,
     Refusal,
     TreeGrant,
     Want,
@@ -56,11 +57,18 @@ class BrokerProcess(Zygote):
         self.on_ready: Callable[[], None] = lambda: None
         self.on_over: Callable[[BunriError | None], None] = lambda _: None
         self.on_want: Callable[[Want], None] = lambda _: self.drop()  # one that may ask for nothing
+        self.on_denied: Callable[[Denied], None] = lambda _: self.drop()  # one that has nothing to tell
         self.reaped = False
         self.uid = uid  # given back when it is reaped
         self._numbers = itertools.count(1)
         self._asked: dict[int, _Answered] = {}
         self._lock = threading.Lock()
+        self._hearing = threading.RLock()
+
+    def hear(self) -> None:
+        """On the supervisor's thread, and of whoever must know what was told so far."""
+        with self._hearing:
+            super().hear()
 
     def ask(self, make: Callable[[int], Ask]) -> _Answered:
         """Ask it something. The Call ends with the answer, with an OSError, or with what became of the broker."""
@@ -103,6 +111,8 @@ class BrokerProcess(Zygote):
             )
         elif isinstance(message, Want):
             self.on_want(message)
+        elif isinstance(message, Denied):
+            self.on_denied(message)
         elif isinstance(message, Answer):
             return self._finish(message, descriptors)
         elif isinstance(message, Refusal):

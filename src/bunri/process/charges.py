@@ -44,9 +44,9 @@ def names_of(program: Program, policy: Settled) -> _Names:
     return tuple((host, addresses_of(program, host)) for host in hosts)
 
 
-def charge_of(program: Program, policy: Settled, identity: Identity | None, *, several: bool) -> Charge:
+def charge_of(program: Program, policy: Settled, identity: Identity | None, *, several: bool, filter: bytes) -> Charge:
     """The charge of the broker of one worker; `identity`: the worker's, where it has another than the monitor.
-    `several`: it may be several processes, or another program."""
+    `several`: it may be several processes, or another program. `filter`: in development mode."""
     subject = identity or Identity(os.geteuid(), os.getegid(), tuple(os.getgroups()))
     brokered = _files_are_brokered(policy)
     names = names_of(program, policy)
@@ -64,6 +64,7 @@ def charge_of(program: Program, policy: Settled, identity: Identity | None, *, s
         texts=texts,
         transparent=True,
         several=several,
+        filter=filter,
         landlock=program.host.landlock_abi,
         changes_ids=program.host.is_root,
     )

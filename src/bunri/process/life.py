@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from bunri.broker.messages import Denied
 from bunri.channel.conversation import Outgoing
 from bunri.confine import Look, Part, look, report
 from bunri.errors import (
@@ -35,6 +36,7 @@ from bunri.kernel import procfs, rlimit
 from bunri.plan.report import Report
 from bunri.policy import Policy
 from bunri.process.behind import Behind
+from bunri.process.denials import Denials
 from bunri.process.groups import MemoryGroup
 from bunri.process.messages import Failed
 from bunri.process.output import Output
@@ -64,6 +66,7 @@ class Worker(Behind):
         self.uid: int | None = None
         self.output: Output
         self.attendant: Attendant | None = None  # its own broker
+        self.refused: Denials | None = None  # development mode
         self.group: MemoryGroup | None = None
         self.programs: tuple[int, ...] = ()  # processes that it has made, and that count as its own
         self.asked = time.monotonic()
@@ -139,6 +142,33 @@ class Worker(Behind):
             if self.attendant is None or self._ready:
                 raise ProtocolError("a listener that the plan does not know")
             self.attendant.on_listener(number)
+
+    def on_denied(self, told: Denied) -> None:
+        """A call of it was refused; one that is attack-shaped is its end, as it is without development mode."""
+        if self.refused is None:
+            raise ProtocolError("a refusal told where none is to be")
+        deadly = self.refused.take(told)
+        if deadly is not None:
+            self.kill(f"it called {deadly.denial.call}, which its filter answers with death", deadly)
+
+    @property
+    def denials(self) -> tuple[Denial, ...]:
+        if self.refused is None or self.attendant is None:
+            return ()
+        self.attendant.hear_all()
+        return tuple(self.refused)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process is dead, be it that nobody has said so yet."""
+        return self._forked and _has_ended(self.pidfd)
+
+    def explained(self, error: BaseException, code: int | None) -> BaseException:
+        """The broker was told before the worker was, so what it told is there."""
+        if self.refused is None or self.attendant is None or not isinstance(error, Violation):
+            return error
+        self.attendant.hear_all()
+        return self.refused.explain(error, code)
 
     def cannot_start(self, error: BunriError) -> None:
         """Something that it needs cannot be had."""
@@ -263,8 +293,8 @@ class Worker(Behind):
         if self.attendant is not None:
             self.attendant.close()
         if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+            pidfd, self.pidfd = self.pidfd, -1  # first: another thread may fork meanwhile
+            os.close(pidfd)
         self.template.forget(self)
         self._over.set()
         self.side.release_resources()

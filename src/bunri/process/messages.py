@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bunri.broker.messages import Answer, BrokerFailed, BrokerReady, Charge, Refusal, Want
+from bunri.broker.messages import Answer, BrokerFailed, BrokerReady, Charge, Denied, Refusal, Want
 from bunri.plan.steps import AnyStep
 
 LARGEST = 150_000  # bytes of one message; a Unix socket's default send buffer takes it in one packet
@@ -122,7 +122,7 @@ class Ended(Message, frozen=True, tag="ended"):
 
 
 Down = MakeRole | MakeTemplate | MakeWorker | MakeBroker
-Up = RoleReady | Failed | TemplateReady | Forked | Ended | BrokerReady | BrokerFailed | Answer | Refusal | Want
+Up = RoleReady | Failed | TemplateReady | Forked | Ended | BrokerReady | BrokerFailed | Answer | Refusal | Want | Denied
 
 encode = msgspec.msgpack.Encoder().encode
 decode_down = msgspec.msgpack.Decoder(Down).decode

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bunri.calls import Call
-from bunri.errors import Exit, UsageError
+from bunri.errors import Denial, Exit, UsageError
 from bunri.plan.report import Report
 from bunri.policy import Policy
 
@@ -25,6 +25,8 @@ class Owner(Protocol):
 
     def report(self) -> Report: ...
     def on_exit(self, tell: Callable[[Exit], None]) -> None: ...
+    @property
+    def denials(self) -> tuple[Denial, ...]: ...
     def narrow(self, policy: Policy) -> Report: ...
 
 
@@ -61,6 +63,11 @@ class Process:
     def report(self) -> Report:
         """What is in force in it, layer by layer, and who saw it."""
         return self._owner.report()
+
+    @property
+    def denials(self) -> tuple[Denial, ...]:
+        """What it was refused so far, the newest last, at most 200. Empty outside development mode (python -X dev)."""
+        return self._owner.denials
 
     def signal(self, number: int) -> None:
         """Send a signal, by pidfd (pidfd_send_signal(2)). A process that has ended is left alone."""

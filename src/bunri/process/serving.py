@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequen
 from typing import TYPE_CHECKING, Any
 
 from bunri.calls import Call, current_deadline, refuse_if_past
+from bunri.channel import faults
 from bunri.channel.arena import Arena
 from bunri.channel.conversation import Blocks, Conversation, Outgoing
 from bunri.channel.link import Link, close_all
@@ -610,6 +611,10 @@ class MonitorSide(Conversation):
 
     def who(self) -> str:
         return self.worker.describe()
+
+    def to_exception(self, body: bytes) -> BaseException:
+        fault = faults.understand(body)
+        return self.worker.explained(faults.to_exception(fault, self.who()), fault.errno)
 
     def sink(self) -> Sink:
         return self.services.sink()

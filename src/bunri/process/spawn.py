@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from bunri.calls import Call, deadline
 from bunri.confine import Part, look
-from bunri.errors import Exit, HostError, InternalError, Promise, UsageError, WorkerDied
+from bunri.errors import Denial, Exit, HostError, InternalError, Promise, UsageError, WorkerDied
 from bunri.handles import File, refuse_directory
 from bunri.kernel import descriptors, procfs
 from bunri.plan.report import Report
@@ -303,6 +303,10 @@ class _Owner:
     def report(self) -> Report:
         return self._worker.report()
 
+    @property
+    def denials(self) -> tuple[Denial, ...]:
+        return self._worker.denials
+
     def narrow(self, policy: Policy) -> Report:
         report = self._worker.narrow(policy)
         self.policy = policy
@@ -324,5 +328,6 @@ def _exit_of(ended: Any) -> Exit:
     if fault is not None:
         return Exit(cause=str(fault))
     how: Ended = ended.result()
-    cause = "its filter answers that system call with death" if how.signal == signal.SIGSYS else None
+    death = "its filter answers that system call with death; development mode (bunri run --explain) says which it was"
+    cause = death if how.signal == signal.SIGSYS else None
     return Exit(how.code, how.signal, cause)

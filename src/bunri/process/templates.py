@@ -25,12 +25,13 @@ from bunri.compartment import Compartment
 from bunri.confine import Sight
 from bunri.errors import Exit, HostError, Promise, UsageError
 from bunri.kernel import memfd, mount
-from bunri.plan import Needs, Plan, Shape, plan, python_paths
+from bunri.plan import Needs, Plan, Shape, plan, python_paths, told_filter
 from bunri.plan.steps import NewRoot
 from bunri.policy import Policy, Settled, narrower_or_equal
 from bunri.policy.words import Capability
 from bunri.process.attendant import Attendant
 from bunri.process.charges import charge_of, is_brokered, names_of
+from bunri.process.denials import Denials
 from bunri.process.groups import MemoryGroup
 from bunri.process.identity import Identity, resolve
 from bunri.process.launcher import Launcher
@@ -72,11 +73,13 @@ class TemplateHandle(Zygote):
         self.cls = cls
         self.contract: Contract = contract_of(cls)
         self.fixed: Identity | None = None if program.users is None else resolve(self.settled.user, None)
-        self.brokered = is_brokered(self.settled)
+        needs = replace(needs_of(self.contract), names=names_of(program, self.settled))
+        self.told_filter = told_filter(policy, program.host, needs) if program.tells_denials else b""
+        self.attended = bool(self.told_filter) or is_brokered(self.settled)
         self.plan: Plan = plan(
             policy,
             program.host,
-            replace(needs_of(self.contract), names=names_of(program, self.settled)),
+            replace(needs, notify_denials=bool(self.told_filter)),
             python=python_paths(),
             mapped=role.mapped,
             environment=program.environment,
@@ -157,9 +160,12 @@ class TemplateHandle(Zygote):
         link = Link(made.ours, takes=gives_descriptors(self.contract), restless=True)
         worker.side = MonitorSide(link, Arena.of_monitor(made.mapping), worker, loop)
         worker.number = next(self._numbers)
-        if self.brokered:
+        if self.attended:
             several = self.cls is Launcher or self.settled.processes > 0
-            worker.attendant = Attendant(worker, charge_of(self.program, self.settled, identity, several=several))
+            charge = charge_of(self.program, self.settled, identity, several=several, filter=self.told_filter)
+            worker.attendant = Attendant(worker, charge)
+        if self.told_filter:
+            worker.refused = Denials(self.settled, self.program.host.arch, worker.describe)
         self.workers[worker.number] = worker
         worker.output = self._output(worker, made.reader)
         uid, gid = (identity.uid, identity.gid) if identity is not None else (None, None)

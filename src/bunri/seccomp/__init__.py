@@ -49,6 +49,7 @@ from bunri.seccomp._minijail import from_minijail
 from bunri.seccomp._names import AUDIT_ARCH, KERNEL_OF_TABLES, X32_BIT, arches, is_known, name_of, syscalls_of
 from bunri.seccomp._oci import from_oci
 from bunri.seccomp._oci_out import to_oci
+from bunri.seccomp._pointers import POINTERS
 from bunri.seccomp._systemd import from_systemd, to_systemd
 from bunri.seccomp._trace import from_trace
 from bunri.seccomp.actions import Action, Kind
@@ -66,6 +67,7 @@ __all__ = [
     "AUDIT_ARCH",
     "KERNEL_OF_TABLES",
     "MOST_INSTRUCTIONS",
+    "POINTERS",
     "X32_BIT",
     "Action",
     "Arg",
