@@ -201,6 +201,31 @@ def test_time_and_memory_are_bounded() -> None:
     assert "MemoryError" in bunri("run", "--memory", "100M", "--", "/usr/bin/python3", "-c", hungry).stderr
 
 
+def test_explain_says_what_was_refused_and_the_option_that_allows_it() -> None:
+    """The option that it names is tried: with it, that refusal is gone."""
+    need("python3")
+    connects = ["--", "python3", "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"]
+    without = bunri("run", "--explain", *connects)
+    assert without.returncode == 1
+    assert "socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC, 6)  by seccomp filter" in without.stderr
+    assert "--connect HOST:PORT" in without.stderr
+    other = bunri("run", "--explain", "--connect", "127.0.0.1:8", *connects)
+    assert "connect(3, '127.0.0.1:9', 16)  by broker" in other.stderr
+    assert "--connect 127.0.0.1:9" in other.stderr
+    granted = bunri("run", "--explain", "--connect", "127.0.0.1:9", *connects)
+    assert "Connection refused" in granted.stderr  # by nobody but the kernel: nothing listens
+    assert "refused it nothing" in granted.stderr
+    assert "by broker" not in bunri("run", "--connect", "127.0.0.1:8", *connects).stderr  # told to who asks for it
+
+
+def test_explain_tells_of_a_death_and_of_what_is_named_by_a_rule() -> None:
+    need("python3")
+    killed = bunri("run", "--explain", "--", "python3", "-c", "import ctypes; ctypes.CDLL(None).ptrace(0, 0, 0, 0)")
+    assert killed.returncode == 128 + signal.SIGKILL  # by its monitor: the call never had an answer
+    assert "ptrace(" in killed.stderr
+    assert "--allow dangerous_ptrace" in killed.stderr
+
+
 def test_a_signal_to_it_reaches_the_command() -> None:
     command = [
         *COMMAND,

@@ -50,6 +50,8 @@ def told(code: str, cls: type[Refused] = Refused) -> tuple[str, tuple[Denial, ..
          "files=[fs.read('/etc/passwd')]"),
         ("result = call('openat', -100, b'/tmp/x', os.O_CREAT | os.O_WRONLY, 0o640)", "openat",
          ("AT_FDCWD", "'/tmp/x'", "O_WRONLY|O_CREAT", "0640"), "files=[fs.write('/tmp')]"),
+        ("result = call('mkdir', b'/x', 0o700)", "mkdir", ("'/x'", "0700"), None),  # fs.write('/') would be everything
+        ("result = call('openat', -100, b'/', 0)", "openat", ("AT_FDCWD", "'/'", "O_RDONLY"), None),
         ("result = call('socket', 10, 1, 0)", "socket", ("AF_INET6", "SOCK_STREAM", "0"),
          "network=[net.connect(host, port)]"),
         ("result = call('socket', 16, 3, 0)", "socket", ("AF_NETLINK", "SOCK_RAW", "0"), None),
@@ -192,6 +194,7 @@ def test_no_end_of_refusals(caplog: pytest.LogCaptureFixture) -> None:
     assert 0 < len(kept) <= 200
     assert 0 < len(caplog.records) <= 1001
     assert any("more before it" in record.getMessage() for record in caplog.records)
+    assert caplog.records[0].__dict__["denial"].call == "setuid"
 
 
 def test_threat_26_attack() -> None:

@@ -104,8 +104,9 @@ def to_exception(fault: Fault, who: str) -> RemoteError | Violation:
         path = printable(fault.path) if fault.path else None
         denial = Denial(path=path, where=_last_line(fault.trace), observed_by=Observer.WORKER)
         told = RemoteError(fault.text, type_name=fault.type_name, trace=fault.trace)
+        says = str(told).rstrip()
         violation = Violation(
-            f"{who} was refused {path or 'an action'} ({named}), it says: {told}. Its policy grants no such thing; {_advice(fault)}",
+            f"{who} was refused {path or 'an action'} ({named})\n  Its policy grants no such thing; {_advice(fault)}\nit says: {says}",
             denial,
         )
         violation.__cause__ = told

@@ -14,6 +14,7 @@ from bunri.cli.show import colour
 if TYPE_CHECKING:
     from bunri.errors import Denial
 
+_ABSENT = "A file that it did not find may be there, but not for it: --read PATH"
 _FILES = {"read": "--read", "write": "--write", "execute": "--execute"}
 
 
@@ -23,7 +24,7 @@ def show(denials: Iterable[Denial]) -> None:
     for denial in denials:
         counts[denial] = counts.get(denial, 0) + 1
     if not counts:
-        click.echo(colour("bunri run: its filter and its broker refused it nothing", "dim"), err=True)
+        click.echo(colour(f"bunri run: its filter and its broker refused it nothing. {_ABSENT}", "dim"), err=True)
         return
     click.echo(colour("bunri run: it was refused", bold=True), err=True)
     for denial, count in counts.items():
@@ -34,6 +35,7 @@ def show(denials: Iterable[Denial]) -> None:
         click.echo(colour("what would allow it, if you want that", bold=True), err=True)
         for option in options:
             click.echo(f"  {colour(option, 'good')}", err=True)
+    click.echo(colour(_ABSENT, "dim"), err=True)
 
 
 def _what(denial: Denial) -> str:

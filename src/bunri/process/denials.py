@@ -54,7 +54,7 @@ class Denials:
         self._count += 1
         if self._count <= _LOGGED:
             untold = f" ({told.untold} more before it were too many to tell)" if told.untold else ""
-            log.warning("%s: %s%s", self._describe(), denial, untold)
+            log.warning("%s: %s%s", self._describe(), denial, untold, extra={"denial": denial})
         elif self._count == _LOGGED + 1:
             log.warning("%s: what else it is refused is not logged", self._describe())
         if not told.deadly:
@@ -69,7 +69,7 @@ class Denials:
             if not told.explains and told.errno == code and claimed.path in (None, told.denial.path):
                 told.explains = True  # one exception, and no other
                 known = replace(told.denial, where=claimed.where)
-                explained = Violation(f"{self._describe()}: {known}\nit says: {error.__cause__}", known)
+                explained = Violation(f"{self._describe()}: {known}\nit says: {str(error.__cause__).rstrip()}", known)
                 explained.__cause__ = error.__cause__
                 return explained
             if claimed.path is None:

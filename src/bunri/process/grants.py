@@ -50,10 +50,13 @@ def _file(name: str, told: Denied, texts: Mapping[int, str], *, brokered: bool) 
     if not texts or not all(text.startswith("/") and text.isprintable() for text in texts.values()):
         return None  # below a folder that only the process knows, or a name that is no text
     path = posixpath.normpath(next(iter(texts.values())))
+    folders = dict.fromkeys(posixpath.dirname(posixpath.normpath(text)) for text in texts.values())
     way = ", via=Via.BROKER" if brokered else ""
     flags = told.args[_OPEN_FLAGS[name]] if name in _OPEN_FLAGS else 0
-    if name in _CHANGES or flags & os.O_CREAT:
-        folders = dict.fromkeys(posixpath.dirname(posixpath.normpath(text)) for text in texts.values())
+    changes = name in _CHANGES or bool(flags & os.O_CREAT)
+    if "/" in (folders if changes else (path,)):
+        return None  # it would grant everything
+    if changes:
         return f"files=[{', '.join(f'fs.write({folder!r}{way})' for folder in folders)}]"
     return f"files=[fs.{'write' if flags & _WRITES else 'read'}({path!r}{way})]"
 
