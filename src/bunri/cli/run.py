@@ -223,7 +223,8 @@ def _tell_denials() -> None:
     here = program.current()
     if not here.host.seccomp_notify:
         raise HostError(
-            "what a command is refused cannot be told here", remedy="Use no tracer that has a listener already, or leave --explain out"
+            "what a command is refused cannot be told here",
+            remedy="Use no tracer that has a listener already, or leave --explain out",
         )
     here.tells_denials = True
     logging.getLogger("bunri.violations").disabled = True
