@@ -77,3 +77,31 @@ class Threads(bunri.Compartment):
         thread.start()
         thread.join()
         return len(done)
+
+
+class ManyThreads(bunri.Compartment):
+    """May have as many threads as fit into what it may have by default."""
+
+    policy = bunri.Policy(threads=48)
+
+    def at_once(self, count: int) -> int:
+        """How many of `count` can live at the same time, each with something in memory."""
+        enough = threading.Event()
+        kept: list[bytes] = []
+
+        def live() -> None:
+            kept.append(bytes(100_000))
+            enough.wait()
+
+        threads: list[threading.Thread] = []
+        try:
+            for _ in range(count):
+                threads.append(threading.Thread(target=live))
+                threads[-1].start()
+        except RuntimeError:
+            threads.pop()
+        finally:
+            enough.set()
+            for thread in threads:
+                thread.join()
+        return len(threads)

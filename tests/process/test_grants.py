@@ -102,3 +102,10 @@ def test_a_worker_that_only_computes_does() -> None:
 def test_a_granted_thread_runs() -> None:
     with grants.Threads.start() as worker:
         assert worker.count() == 1
+
+
+def test_all_threads_that_are_granted_can_live_at_once() -> None:
+    """What the C library would reserve for each (a heap of 64 MiB, a stack of 8) would be all its memory soon."""
+    with grants.ManyThreads.start() as worker:
+        assert worker.at_once(48) == 48
+        assert worker.at_once(60) >= 48  # where the uid is its own, no more

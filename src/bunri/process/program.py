@@ -49,6 +49,10 @@ KEPT = 10.0  # seconds
 _KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY", "TZ")
 ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
+# The C library else reserves 64 MiB of addresses for each thread (mallopt(3)), and addresses are what memory is bounded
+# by. It reads this when a zygote is executed; workers do not see it.
+ONE_HEAP: Final = {"MALLOC_ARENA_MAX": "1"}
+
 
 def allowed_environment() -> dict[str, str]:
     """What a worker sees of the monitor's environment: language and time zone (DESIGN 3.4)."""
@@ -243,7 +247,7 @@ class Base(Zygote):
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-B", boot, *arguments],
             stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, pass_fds=(self.hand_over(),),
-            env=allowed_environment(), cwd="/", start_new_session=True,
+            env={**allowed_environment(), **ONE_HEAP}, cwd="/", start_new_session=True,
         )  # fmt: skip
         os.close(writer)
         os.set_blocking(reader, False)

@@ -30,7 +30,7 @@ from bunri.policy.words import Profile
 from bunri.process.launcher import PLACES, Ended, Launch, Launcher, Refused
 from bunri.process.life import Worker
 from bunri.process.process import Process
-from bunri.process.program import ONE_THREAD, allowed_environment
+from bunri.process.program import ONE_HEAP, ONE_THREAD, allowed_environment
 from bunri.process.start import start_worker
 from bunri.wire import contract_of
 
@@ -67,7 +67,7 @@ def spawn(
 
     The policy grants what it is made of: `fs.system()` for what the distribution installed, or single files by
     `fs.execute`. `argv[0]` is looked for along PATH inside. The environment is the language, the policy's `env`
-    and `env`, nothing else; `cwd` is a folder inside.
+    and `env`, and what keeps threads from taking more memory than they use; `cwd` is a folder inside.
     A stream is a descriptor, `bunri.PIPE` (the other end is `process.stdin`, `.stdout`, `.stderr`), or None for
     /dev/null. With `tty=bunri.PIPE` the program gets a terminal of its own, whose other end is `process.tty` and which
     is every stream that is not given; so is a terminal of yours whose descriptor is given as `tty`.
@@ -167,7 +167,7 @@ def _environment(policy: Policy) -> dict[str, str]:
     if settled.threads:
         for name in ONE_THREAD:
             del found[name]
-    return {**found, "PATH": _PATH, **settled.env}
+    return {**found, **ONE_HEAP, "PATH": _PATH, **settled.env}
 
 
 def _find(worker: Worker) -> tuple[int, int]:
