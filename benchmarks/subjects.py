@@ -11,6 +11,7 @@ from pathlib import Path
 
 import bunri
 from benchmarks import peers
+from benchmarks.brokered import brokered
 from benchmarks.capture import capture
 from benchmarks.measure import (
     Cores,
@@ -158,4 +159,4 @@ def _rollup(pid: int) -> tuple[int, int]:
     return int(figures["Private_Dirty"]), int(figures["Pss"])
 
 
-ALL = {function.__name__: function for function in (null, flight, echo, start, pool, memory, capture)}
+ALL = {function.__name__: function for function in (null, flight, echo, start, pool, memory, brokered, capture)}
