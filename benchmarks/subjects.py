@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,7 @@ from benchmarks.measure import (
 )
 from benchmarks.parts import Null
 from benchmarks.peer import SIZE
+from bunri import Policy, fs
 
 IN_FLIGHT = 2000
 ITEMS = 50_000
@@ -119,6 +122,23 @@ def start() -> Iterator[Row]:
         yield Row("start beside bwrap", f"skipped: {reason}")
 
 
+def programs() -> Iterator[Row]:
+    """A program under a policy, from its start to its end: by a command, and by a program that is already there."""
+    policy = Policy(files=[fs.system()], processes=64, may_miss=[bunri.Promise.MEMORY])
+    command = [sys.executable, "-m", "bunri", "run", "--", "/bin/true"]
+    alone = peers.bubblewrap()
+    bunri.spawn(["/bin/true"], policy).wait()  # its zygote
+    subjects = {
+        "run": whole(lambda: subprocess.run(command, check=True)),
+        "spawn": whole(lambda: bunri.spawn(["/bin/true"], policy).wait()),
+        "bwrap": whole(alone),
+    }
+    interleaved(1, 1, subjects)
+    found = interleaved(20, 1, subjects)
+    yield compared("bunri run /bin/true", found["run"], "bwrap /bin/true", found["bwrap"], None)
+    yield compared("bunri.spawn, zygote warm", found["spawn"], "bwrap /bin/true", found["bwrap"], None)
+
+
 def pool() -> Iterator[Row]:
     """Workers that serve one call each."""
     count = 60
@@ -159,4 +179,6 @@ def _rollup(pid: int) -> tuple[int, int]:
     return int(figures["Private_Dirty"]), int(figures["Pss"])
 
 
-ALL = {function.__name__: function for function in (null, flight, echo, start, pool, memory, brokered, capture)}
+ALL = {
+    function.__name__: function for function in (null, flight, echo, start, programs, pool, memory, brokered, capture)
+}

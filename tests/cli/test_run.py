@@ -145,6 +145,33 @@ def test_a_compiler_and_what_it_made(folder: Path) -> None:
     assert (made / "hello").exists()
 
 
+def test_a_drawing_that_includes_other_peoples_pictures(folder: Path) -> None:
+    """ImageMagick reads what a drawing names; so the sender of one gets a picture of his victim's into the output."""
+    convert = need("convert")
+    private, drawing, out = folder / "private.png", folder / "drawing.mvg", folder / "out"
+    out.mkdir()
+    os.chmod(out, 0o777)
+    subprocess.run([convert, "-size", "8x8", "xc:red", private], check=True)
+    os.chmod(private, 0o644)
+    drawing.write_text(f"viewbox 0 0 16 16\nfill blue\nrectangle 0,0 16,16\nimage over 0,0 8,8 '{private}'\n")
+    os.chmod(drawing, 0o644)
+
+    def pixel(picture: Path) -> str:
+        shown = [convert, picture, "-format", "%[pixel:p{2,2}]", "info:"]
+        return subprocess.run(shown, capture_output=True, text=True, check=True).stdout
+
+    subprocess.run([convert, f"mvg:{drawing}", out / "plain.png"], check=True)
+    assert pixel(out / "plain.png") == "srgb(255,0,0)"  # the control: it got it
+    granted = ["--read", str(drawing), "--write", str(out), "--memory", "2G"]
+    refused = bunri("run", *granted, "--", "convert", f"mvg:{drawing}", str(out / "confined.png"))
+    assert str(private) in refused.stderr
+    assert not (out / "confined.png").exists() or pixel(out / "confined.png") != "srgb(255,0,0)"
+    drawing.write_text("viewbox 0 0 16 16\nfill blue\nrectangle 0,0 16,16\n")
+    honest = bunri("run", *granted, "--", "convert", f"mvg:{drawing}", str(out / "honest.png"))
+    assert honest.returncode == 0, honest.stderr
+    assert pixel(out / "honest.png") == "srgb(0,0,255)"
+
+
 def test_git_clones_what_is_granted(folder: Path) -> None:
     need("git")
     source, target = folder / "source", folder / "target"
