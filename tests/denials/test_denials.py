@@ -40,7 +40,8 @@ def told(code: str, cls: type[Refused] = Refused) -> tuple[str, tuple[Denial, ..
             result = str(fault.type_name)
         except Violation:
             result = "Violation"
-        return result, worker.process.denials
+        # Python 3.12 and newer look there how many threads there are when they fork.
+        return result, tuple(each for each in worker.process.denials if each.path != "/proc/self/stat")
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,11 @@ MERSENNE: Final = 2**61 - 1  # CPython's hash of a number is its remainder
 @pytest.fixture(autouse=True)
 def _none_left_open() -> Iterator[None]:
     program.close()  # zygotes of earlier tests, and their spare workers, would open and close others meanwhile
+    gc.freeze()  # what was there before need not be looked through
     before = len(os.listdir("/proc/self/fd"))
     yield
     gc.collect()
+    gc.unfreeze()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
