@@ -66,6 +66,11 @@ bench:
 	@$(DEV)
 	@$(VENV) -m benchmarks $(ARGS)
 
+# How starts and memory grow, as the picture in the docs.
+growth:
+	@$(DEV)
+	@$(VENV) -m pip install -qq --disable-pip-version-check -e '.[bench]' && $(VENV) -m benchmarks.growth docs/growth.svg
+
 # Generated frames by number, or --seconds N by coverage, to both ends of a conversation. Not part of test: minutes to hours.
 fuzz:
 	@$(DEV)

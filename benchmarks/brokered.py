@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import bunri
@@ -108,7 +108,7 @@ def _flag() -> Iterator[Row]:
 
 
 @contextlib.contextmanager
-def _server() -> Iterator[int]:
+def _server() -> Generator[int]:
     """A port of loopback whose connections are taken and closed."""
     with _listening() as listening:
 

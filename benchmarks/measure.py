@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -98,6 +99,16 @@ def verdict(met: bool) -> str:
 def span(samples: Sequence[float]) -> str:
     """Median / minimum."""
     return f"{statistics.median(samples) * 1e6:.1f} / {min(samples) * 1e6:.1f} us"
+
+
+def rollup(pid: int) -> tuple[int, int]:
+    """KiB: private dirty, PSS (proc_pid_smaps(5))."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except PermissionError:
+        raise Skipped("the kernel does not show this user the memory of a worker") from None
+    figures = dict(re.findall(r"^(\w+): +(\d+) kB", text, re.MULTILINE))
+    return int(figures["Private_Dirty"]), int(figures["Pss"])
 
 
 @contextlib.contextmanager

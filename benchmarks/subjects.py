@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import bunri
 from benchmarks import peers
 from benchmarks.brokered import brokered
 from benchmarks.capture import capture
+from benchmarks.growth import growth
 from benchmarks.measure import (
     Cores,
     Row,
@@ -25,6 +24,7 @@ from benchmarks.measure import (
     interleaved,
     placed,
     rate,
+    rollup,
     size,
     whole,
 )
@@ -164,21 +164,12 @@ def memory() -> Iterator[Row]:
         workers = [stack.enter_context(Numbers.start()) for _ in range(WORKERS)]
         for worker in workers:
             worker.work(64)
-        found = [_rollup(worker.process.pid) for worker in workers]
+        found = [rollup(worker.process.pid) for worker in workers]
     yield size("numpy worker: private dirty", [private for private, _ in found], 2 << 10)
     yield size(f"numpy worker: PSS, {WORKERS} workers", [shared for _, shared in found], 4 << 10)
 
 
-def _rollup(pid: int) -> tuple[int, int]:
-    """KiB: private dirty, PSS (proc_pid_smaps(5))."""
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except PermissionError:
-        raise Skipped("the kernel does not show this user the memory of a worker") from None
-    figures = dict(re.findall(r"^(\w+): +(\d+) kB", text, re.MULTILINE))
-    return int(figures["Private_Dirty"]), int(figures["Pss"])
-
-
 ALL = {
-    function.__name__: function for function in (null, flight, echo, start, programs, pool, memory, brokered, capture)
+    function.__name__: function
+    for function in (null, flight, echo, start, programs, pool, memory, growth, brokered, capture)
 }
