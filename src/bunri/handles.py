@@ -173,7 +173,7 @@ class Secret:
         raise TypeError("a Secret has no hash: it would tell something of the bytes")
 
     def __repr__(self) -> str:
-        return "Secret(***)"
+        return "***"
 
     def __str__(self) -> str:
         return "***"

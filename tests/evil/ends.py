@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar, NoReturn, cast
 
 import bunri
-from bunri.channel.link import Link
+from bunri.channel.link import Link, close_all
 from bunri.channel.serving import WorkerSide
 from bunri.errors import Exit, ProtocolError, WorkerDied
 from bunri.plan.report import Report
@@ -232,6 +232,7 @@ class Worker:
         side = self.side
         try:
             if not packet:
+                close_all(descriptors)  # as the end of the process does
                 raise _Left
             served = 0 if descriptors or not side.is_quiet else side._serve_plain(packet)
             if served < len(packet):

@@ -179,10 +179,13 @@ def _by_number(frames: int, seed: int) -> None:
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - size_before
     for what, times in seen.most_common(40):
         print(f"{times:10,}  {what}")
+    open_after = len(os.listdir("/proc/self/fd"))
     print(
         f"{count:,} frames in {time.monotonic() - begun:.0f} s, {len(seen)} outcomes, memory grown by {grown} KiB, "
-        f"descriptors {open_before} before and {len(os.listdir('/proc/self/fd'))} after"
+        f"descriptors {open_before} before and {open_after} after"
     )
+    if open_after != open_before:
+        sys.exit("descriptors were left open")
 
 
 def _by_coverage(seconds: int, folder: str) -> None:
