@@ -14,6 +14,7 @@ from bunri.broker.beneath import refused
 
 LONGEST_PATH: Final = 4096
 _PAGE: Final = 4096
+_PIECE: Final = 256  # bytes: nearly every path is shorter, and need not be copied with all that stands behind it
 _LAST: Final = 1 << 56  # above every address of a process
 
 
@@ -35,7 +36,7 @@ class Memory:
         found = b""
         while len(found) < LONGEST_PATH:
             at = address + len(found)
-            data = self._some(at, _PAGE - at % _PAGE)
+            data = self._some(at, min(_PAGE - at % _PAGE, _PIECE))
             end = data.find(b"\0")
             if end >= 0:
                 found += data[:end]

@@ -114,8 +114,12 @@ def syscall(name: str, *arguments: Any, path: str | None = None) -> int:
     return result
 
 
-syscall_keeping_gil_raw: Any = _syscall_keeping_gil
+syscall_raw: Any = _syscall
 """syscall(2) itself: its number and six arguments; -1 and ctypes.get_errno() where it is refused."""
+
+
+syscall_keeping_gil_raw: Any = _syscall_keeping_gil
+"""The same without letting go of the interpreter's lock."""
 
 
 def syscall_keeping_gil(name: str, *arguments: Any) -> int:

@@ -5,21 +5,25 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 
-from bunri.kernel._call import ARCH, syscall
+from bunri.kernel._call import ARCH, NUMBERS, failure, syscall, syscall_raw
 
 NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH, IN_ROOT, CACHED = 1, 2, 4, 8, 16, 32
 
-
-class _How(ctypes.Structure):
-    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+_HOW = struct.Struct("=QQQ")  # struct open_how: flags, mode, resolve
+_OPENAT2 = NUMBERS["openat2"]
 
 
 def openat2(path: str | bytes, flags: int, *, dirfd: int = -100, mode: int = 0, resolve: int = 0) -> int:
     """openat2(2); always close-on-exec. EAGAIN: the tree changed meanwhile; EXDEV, ELOOP: the path leads out."""
-    how = _How(flags | os.O_CLOEXEC, mode, resolve)
+    # In one piece: a broker does this for every call that it answers.
     name = path if isinstance(path, bytes) else os.fsencode(path)
-    return syscall("openat2", dirfd, name, ctypes.byref(how), ctypes.sizeof(how), path=os.fsdecode(path))
+    how = _HOW.pack(flags | os.O_CLOEXEC, mode, resolve)
+    fd: int = syscall_raw(_OPENAT2, dirfd, name, how, _HOW.size, 0, 0)
+    if fd < 0:
+        raise failure("openat2", os.fsdecode(path))
+    return fd
 
 
 AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, AT_NO_AUTOMOUNT, AT_EACCESS, AT_STATX_SYNC = 0x1000, 0x100, 0x800, 0x200, 0x6000
