@@ -130,3 +130,17 @@ class Holes(bunri.Compartment):
 
     def ping(self) -> int:
         return 1
+
+
+class Caller(bunri.Compartment):
+    """Makes any system call; ctypes is loaded before there is a filter."""
+
+    preload = ("ctypes",)
+    policy = bunri.Policy()
+
+    def make(self, number: int) -> int:
+        """The errno, 0 for none."""
+        import ctypes
+
+        ctypes.set_errno(0)
+        return ctypes.get_errno() if ctypes.CDLL(None, use_errno=True).syscall(number, 7, 7, 7, 7, 7, 7) == -1 else 0

@@ -1,7 +1,8 @@
 """Runs in: a user's test run. What test-suites of programs built on bunri need.
 
 `unconfined()` runs compartments in threads, for pdb, coverage and profilers. With pytest there is a fixture of that
-name (`bunri.testing.plugin`, found by itself).
+name (`bunri.testing.plugin`, found by itself). `check_filter` tests a system call filter by a table, without a kernel;
+`filter_of` is that filter as a value.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Generator
 
 from bunri.errors import UsageError
 from bunri.process import unconfined as _unconfined
+from bunri.testing._filters import check_filter, filter_of
 
-__all__ = ["unconfined"]
+__all__ = ["check_filter", "filter_of", "unconfined"]
 
 # A frame of one of these, below ours: a test is running.
 _TEST_RUNNERS = frozenset({"_pytest.runner", "_pytest.python", "_pytest.fixtures", "unittest.case", "unittest.suite"})
