@@ -36,6 +36,7 @@ WALLS: dict[str, tuple[str, ...]] = {
     "service": (*FLOOR, "wire"),
     "handles": (*FLOOR, "wire", "policy", "kernel"),
     "confine": (*PURE, "kernel"),
+    "filters": (*FLOOR, "seccomp", "kernel"),
     "channel": BELOW_CHANNEL,
     "broker": (*BELOW_CHANNEL, "confine", "channel"),
     # The one pair that knows each other: `start` of a compartment is done by process, whose workers make compartments.
@@ -45,7 +46,7 @@ WALLS: dict[str, tuple[str, ...]] = {
     "testing": (*BELOW_PROCESS, "process", "compartment", "observe"),
 }
 # These stand outside: what a program of somebody else could import, too.
-PUBLIC = ("", "seccomp", "testing", "broker")
+PUBLIC = ("", "seccomp", "filters", "testing", "broker")
 OUTSIDE = {"apps": PUBLIC, "cli": (*WALLS, "", "apps")}
 
 # Modules that reach the kernel. `os` and `socket` may be imported for constants and path functions; see CONSTANTS.

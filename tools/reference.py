@@ -17,7 +17,7 @@ from mkdocs.structure.files import File, Files
 log = get_plugin_logger(__name__)
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 LOADER = griffe.GriffeLoader(search_paths=[SOURCE], allow_inspection=False)
-PUBLIC = ("bunri", "bunri.seccomp", "bunri.testing")
+PUBLIC = ("bunri", "bunri.seccomp", "bunri.filters", "bunri.testing")
 
 TITLES = {
     "calls": "Calls",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from filtered_child import MACHINE, Call, answers
 
 from bunri.seccomp import Program, arches
+
+sys.path.append(str(Path(__file__).parent.parent / "kernel"))  # `forked`
 
 
 @pytest.fixture

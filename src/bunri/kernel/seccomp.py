@@ -29,11 +29,19 @@ class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
 
+class CannotFollow(OSError):
+    """TSYNC: a thread has a filter that the calling one has not, so no thread was filtered."""
+
+    def __init__(self, thread: int) -> None:
+        super().__init__(errno.ESRCH, f"seccomp: thread {thread} has a filter of its own")
+        self.thread = thread
+
+
 def set_filter(program: bytes, flags: int = 0) -> int:
     """Install a filter, an array of struct sock_filter. With FLAG_NEW_LISTENER it returns the notification descriptor.
 
     Needs no_new_privs or CAP_SYS_ADMIN. EINVAL: the kernel's checker refuses the program; EBUSY: there is a listener
-    already.
+    already; CannotFollow (ESRCH), with FLAG_TSYNC.
     """
     length, rest = divmod(len(program), _INSTRUCTION)
     if rest or not 0 < length <= LONGEST:
@@ -41,8 +49,8 @@ def set_filter(program: bytes, flags: int = 0) -> int:
             errno.EINVAL, f"seccomp: {len(program)} bytes are not 1 to {LONGEST} instructions of {_INSTRUCTION} bytes"
         )
     result = syscall("seccomp", _SET_MODE_FILTER, flags, ctypes.byref(_Program(length, program)))
-    if result and not flags & FLAG_NEW_LISTENER:  # TSYNC names the thread that could not follow
-        raise OSError(errno.ESRCH, f"seccomp: thread {result} has a filter of its own")
+    if result and not flags & FLAG_NEW_LISTENER:
+        raise CannotFollow(result)
     return result
 
 

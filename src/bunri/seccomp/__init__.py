@@ -10,6 +10,7 @@
     program.decide("x86_64", "mmap", (0, 4096, PROT_READ))      # Action.ALLOW
     print(program.explain("mmap", (0, 4096, PROT_EXEC)))        # which rule, and why
     print(program.listing())                                    # the instructions
+    bunri.filters.install(program)                              # for this process, without the rest of bunri
 
 The grammar of a rule:
 

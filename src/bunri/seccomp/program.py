@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from bunri.errors import InternalError, UsageError
 from bunri.seccomp import _machine
@@ -67,7 +68,11 @@ class Program:
         return listing(self.arch, self.instructions)
 
     def to_bytes(self) -> bytes:
-        """An array of struct sock_filter, as the kernel takes it."""
+        """An array of struct sock_filter, as the kernel takes it. Made once."""
+        return self._bytes
+
+    @cached_property
+    def _bytes(self) -> bytes:
         return b"".join(_SOCK_FILTER.pack(*instruction) for instruction in self.instructions)
 
     @classmethod
