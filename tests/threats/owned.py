@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Callable
 
 import bunri
 from bunri.seccomp._names import syscalls_of
@@ -19,7 +20,7 @@ from bunri.seccomp._names import syscalls_of
 libc = ctypes.CDLL(None, use_errno=True)
 
 NUMBERS = syscalls_of(os.uname().machine)  # a copy of what the kernel's headers say; the attacker has them too
-CODE = {
+CODE: dict[str, object] = {
     "ctypes": ctypes, "errno": errno, "fcntl": fcntl, "libc": libc, "mmap": mmap, "os": os, "random": random,
     "signal": signal, "socket": socket, "struct": struct, "time": time,
 }  # fmt: skip
@@ -47,6 +48,31 @@ class Owned(bunri.Compartment):
 
     def run_code(self, code: str) -> str:
         return run(code)
+
+
+def owned_code() -> Callable[[], int]:
+    """A function of the attacker's own machine code: getpid by the 32-bit table, through int 0x80."""
+    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page.write(b"\xb8\x14\x00\x00\x00\xcd\x80\xc3")  # mov eax, 20; int 0x80; ret
+    _pages.append(page)
+    return ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+
+
+_pages: list[mmap.mmap] = []
+CODE["owned_code"] = owned_code
+
+
+class OwnedWithCode(Owned):
+    """Has machine code of its own, from before there was a filter: what a fault in a library would give."""
+
+    enter: Callable[[], int]
+
+    @classmethod
+    def warm_up(cls) -> None:
+        cls.enter = staticmethod(owned_code())
+
+    def run_code(self, code: str) -> str:
+        return run(code, enter=type(self).enter)
 
 
 class Hoarder(bunri.Compartment):

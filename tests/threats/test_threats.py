@@ -391,36 +391,6 @@ def test_threat_14_control() -> None:
     assert plain.run("os.memfd_create('x'); result = 'made'") == "made"
 
 
-# 15. Other ABIs and what no granted work needs -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["unshare", "setns", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "keyctl", "add_key", "open_by_handle_at", "mount",
-     "pivot_root", "fsopen", "init_module", "kexec_load", "seccomp", "fanotify_init", "ptrace"],
-)  # fmt: skip
-def test_threat_15_attack(name: str) -> None:
-    assert attack(f"result = call({name!r}, 0, 0, 0, 0, 0)") == KILLED
-
-
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="only x86-64 has such a second ABI")
-def test_threat_15_attack_x32() -> None:
-    assert attack("result = call(0x40000000 + NUMBERS['getpid'])") == KILLED
-
-
-def test_threat_15_clone() -> None:
-    assert attack("result = call('clone', 0x10000000 | 17, 0, 0, 0, 0)") == KILLED  # CLONE_NEWUSER
-    assert attack("result = call('clone', 0x8000 | 17, 0, 0, 0, 0)") in (KILLED, "EPERM")  # CLONE_PARENT
-    assert attack("result = call('clone3', 0, 0)") == "ENOSYS"
-    assert attack("result = call(900, 0, 0)") == "ENOSYS"  # newer than the filter
-    assert attack("os.fork(); result = 'forked'") == "EPERM"
-
-
-def test_threat_15_control() -> None:
-    assert plain.run("result = call('unshare', 0)") == "ok"  # unshare of nothing
-    assert plain.run("result = call('personality', 0xffffffff)") == "ok"
-
-
 # 16. confine in a living program ---------------------------------------------------------------------------------------
 
 _CONFINE = """
@@ -702,24 +672,7 @@ def test_threat_25_control() -> None:
         assert "\x1b" in str(fault)
 
 
-# 27, 28. Deaths that are deaths, and leave no core ---------------------------------------------------------------------
-
-
-def test_threat_27_attack() -> None:
-    code = "signal.signal(signal.SIGSYS, lambda *a: None); result = call('ptrace', 0, 0, 0, 0)"
-    assert attack(code) == KILLED
-    with owned.Owned.start() as worker, pytest.raises(bunri.WorkerDied) as caught:
-        worker.run_code("result = call('ptrace', 0, 0, 0, 0)")
-    assert isinstance(caught.value.__cause__, bunri.Violation)
-
-
-def test_threat_27_control() -> None:
-    assert (
-        plain.run(
-            "signal.signal(signal.SIGSYS, lambda *a: None); os.kill(os.getpid(), signal.SIGSYS); result = 'lives on'"
-        )
-        == "lives on"
-    )
+# 28. A death leaves no core -------------------------------------------------------------------------------------------
 
 
 def test_threat_28_attack() -> None:
