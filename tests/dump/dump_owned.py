@@ -10,7 +10,6 @@ import time
 from typing import Annotated
 
 import bunri
-from bunri.apps.dump import capture
 from bunri.apps.dump.compiler import Compiler
 from bunri.apps.dump.decoder import Decoder, LiveDecoder
 from bunri.apps.dump.messages import Batch, Cursor, Job, Names, Place, RingShape
@@ -66,13 +65,13 @@ class OwnedLive(LiveDecoder):
         return run(code, memory=self._memory)
 
 
-def _deadly(packet: capture.Packet, prints: bool) -> None:
+def _deadly(data: bytes, prints: bool) -> None:
     """What a fault in a printer would do, on the packets that say so."""
-    if prints and b"DIES" in packet.data:
+    if prints and b"DIES" in data:
         ctypes.string_at(0)
-    if prints and b"RAISES" in packet.data:
+    if prints and b"RAISES" in data:
         raise ValueError("a fault in a printer")
-    while prints and b"HANGS" in packet.data:
+    while prints and b"HANGS" in data:
         time.sleep(0.1)
 
 
@@ -83,9 +82,9 @@ class Fragile(Decoder):
         super().__init__(job, cursor, names)
         take = self._work.take
 
-        def taken(packet: capture.Packet) -> None:
-            _deadly(packet, job.prints)
-            take(packet)
+        def taken(second: int, fraction: int, length: int, b: bytes, start: int, stop: int) -> None:
+            _deadly(b[start:stop], job.prints)
+            take(second, fraction, length, b, start, stop)
 
         self._work.take = taken  # type: ignore[method-assign]
 
@@ -103,9 +102,9 @@ class FragileLive(LiveDecoder):
         super().__init__(job, shape, memory, progress, bell, start, cursor, names)
         take = self._work.take
 
-        def taken(packet: capture.Packet) -> None:
-            _deadly(packet, job.prints)
-            take(packet)
+        def taken(second: int, fraction: int, length: int, b: bytes, start: int, stop: int) -> None:
+            _deadly(b[start:stop], job.prints)
+            take(second, fraction, length, b, start, stop)
 
         self._work.take = taken  # type: ignore[method-assign]
 

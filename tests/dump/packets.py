@@ -62,15 +62,15 @@ def tcpdump(data: bytes, *arguments: str) -> str:
     return done.stdout.decode("latin-1")
 
 
-def ours(data: bytes, *arguments: str) -> str:
+def ours(data: bytes, *arguments: str, tables: Tables | None = None) -> str:
     """What our decoder prints of it, here in this process: what is printed does not depend on where."""
     style = options.parse(arguments).style
-    d = Dissector(style, Tables())
+    d = Dissector(style, tables or Tables())
     reader = Capture(Cursor(), 6)
     packets = list(reader.feed(data))
-    link = d.tables.link(reader.cursor.first)
-    for packet in packets:
-        d.packet(*packet, link)
+    d.set_link(reader.cursor.first)
+    for second, fraction, length, captured in packets:
+        d.packet(second, fraction, length, captured, 0, len(captured))
     return d.taken()
 
 

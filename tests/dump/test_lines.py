@@ -11,8 +11,27 @@ import random
 import struct
 
 import pytest
-from corpus import SAMPLES
-from packets import MAC, SIX, capture, different, four, ip4, ip6, mutated, needs_tcpdump, ours, six, tcp, tcpdump, udp4
+from corpus import SAMPLES, ask, dns
+from packets import (
+    MAC,
+    SIX,
+    capture,
+    different,
+    ether,
+    four,
+    ip4,
+    ip6,
+    mutated,
+    needs_tcpdump,
+    ours,
+    six,
+    tcp,
+    tcpdump,
+    udp,
+    udp4,
+)
+
+from bunri.apps.dump.decode.table import Tables
 
 MUTANTS = int(os.environ.get("BUNRI_DUMP_MUTANTS", "60"))
 STYLES = [(), ("-v",), ("-vvv", "-e"), ("-q",)]
@@ -97,6 +116,68 @@ def test_sequence_numbers_count_from_the_start_of_a_connection() -> None:
     back = [four(6, tcp(60000, 40000, flags=18)), four(6, tcp(60000, 40000, flags=16))]
     found = different([there[0], back[0], there[1], back[1], there[2], back[1]])
     assert not found, shown(found)
+
+
+def connection(chance: random.Random) -> list[bytes]:
+    """Segments of a few connections in both directions, over IPv4 and IPv6, as they come."""
+    made: list[bytes] = []
+    stamps = b"\1\1\x08\x0a"
+    for _ in range(400):
+        port = 40000 + chance.randrange(6)
+        ends = (port, 50001) if chance.random() < 0.5 else (50001, port)
+        flags = chance.choice((2, 18, 16, 16, 16, 24, 24, 17, 4, 20, 0, 48))
+        extra = chance.choice((b"", stamps + chance.randbytes(8), stamps[:3] + b"\x05" + chance.randbytes(8)))
+        segment = bytearray(tcp(*ends, chance.randbytes(chance.choice((0, 0, 1, 9, 1400))), flags=flags, extra=extra))
+        segment[4:12] = chance.randbytes(8) if chance.random() < 0.5 else bytes(3) + chance.randbytes(5)
+        made.append(four(6, bytes(segment)) if port % 2 else six(6, bytes(segment)))
+        if chance.random() < 0.3:
+            made[-1] += bytes(chance.randrange(1, 8))  # as short frames are filled up
+    return made
+
+
+def test_connections_are_printed_as_tcpdump_prints_them() -> None:
+    packets = connection(random.Random(7))
+    assert not (found := different(packets)), shown(found)
+    assert not (found := different(packets, "-S")), shown(found)
+
+
+def test_the_short_way_prints_what_the_long_way_prints() -> None:
+    """Common packets are printed in one pass (common.py): with any bytes changed, the lines are the same without it."""
+    chance = random.Random(8)
+    packets = connection(chance)
+    for samples in SAMPLES.values():
+        packets += [mutated(sample.data, 12, (), chance) for sample in samples for _ in range(20)]
+    packets += [mutated(packet, 12, (), chance) for packet in connection(chance)]
+    header = [
+        ether(0x0806, struct.pack(">HHBBH", 1, 0x0800, 6, 4, 1) + bytes(20)),
+        four(1, b"\x08\0\xf7\xfd\0\1\0\1" + bytes(8)),
+        *(made(17, udp(40000, 53, dns(0x0100, [ask(1)]))) for made in (four, six)),
+        *(made(17, udp(40000, 50001, b"hello")) for made in (four, six)),
+        *(made(6, tcp(40000, 50001, b"hello", flags=16)) for made in (four, six)),
+        *(made(6, tcp(40000, 50001, flags=17, extra=b"\1\1\x08\x0a" + bytes(8))) for made in (four, six)),
+    ]
+    for packet in header:
+        for at in range(12, min(len(packet), 78)):
+            values = range(64) if at in (17, 19, 39, 59) else [packet[at] ^ 1 << bit for bit in range(8)]
+            packets += [packet[:at] + bytes([value]) + packet[at + 1 :] for value in values]
+        packets += [packet[:at] for at in range(12, len(packet))]
+    kept = [chance.randrange(1, len(each) + 1) if chance.random() < 0.1 else len(each) for each in packets]
+    data = capture(packets, 1, kept)
+    short, long = (by_number(ours(data, "-n", "-#", tables=tables)) for tables in (Tables(), Tables(common={})))
+    wrong = [
+        f"{packets[number - 1].hex()}\n{short[number]}{long[number]}"
+        for number in long
+        if short[number] != long[number]
+    ]
+    assert not wrong, shown(wrong)
+
+
+def test_a_name_that_ends_in_a_pointer_is_read_anew_each_time() -> None:
+    """The bytes are the same; what they point to, the number of the message, is another."""
+    asked = [struct.pack(">6H", number, 0x0100, 1, 0, 0, 0) + b"\xc0\0\0\1\0\1" for number in (0x0161, 0x0162, 0x0161)]
+    found = different([udp4(40000, 53, each) for each in asked])
+    assert not found, shown(found)
+    assert ours(capture([udp4(40000, 53, each) for each in asked]), "-n").count(" b.") == 1
 
 
 def test_names_of_ports_stand_without_n() -> None:

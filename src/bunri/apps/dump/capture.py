@@ -31,6 +31,10 @@ class Packet(NamedTuple):
     data: bytes
 
 
+Place = tuple[int, int, int, bytes, int, int]
+"""A packet where it was read: second, fraction, length; the bytes in which it stands, its start and its end there."""
+
+
 class Capture:
     """Reads one capture. `digits` is 6 or 9: the precision of the fractions that come out."""
 
@@ -42,6 +46,15 @@ class Capture:
 
     def feed(self, chunk: bytes) -> Generator[Packet]:
         """The packets that are whole now. BadCapture where the file is none, or cannot be read on."""
+        places = self.places(chunk)
+        try:
+            for second, fraction, length, buffer, start, stop in places:
+                yield Packet(second, fraction, length, buffer[start:stop])
+        finally:
+            places.close()
+
+    def places(self, chunk: bytes) -> Generator[Place]:
+        """The same, uncopied."""
         buffer = self._rest + chunk if self._rest else chunk
         self._rest = buffer
         at = 0
@@ -110,7 +123,7 @@ class Capture:
         )
         return 24
 
-    def _records(self, buffer: bytes, at: int) -> Iterator[Packet]:
+    def _records(self, buffer: bytes, at: int) -> Iterator[Place]:
         """pcap: sixteen bytes and the packet, again and again."""
         unpack = struct.Struct(f"{self._order}IIII").unpack_from
         interface = self.cursor.interfaces[0]
@@ -125,9 +138,10 @@ class Capture:
                     raise BadCapture(f"invalid packet capture length {captured}, bigger than snaplen of {snap}")
                 if stop > end:
                     break
-                data = buffer[at + 16 : stop if captured <= snap else at + 16 + snap]
-                at = stop
-                yield Packet(second, fraction * scale // shrink, length, data)
+                start, at = at + 16, stop
+                if captured > snap:
+                    stop = start + snap
+                yield second, fraction * scale // shrink, length, buffer, start, stop
         finally:
             self._rest = buffer[at:]
 
@@ -136,7 +150,7 @@ class Capture:
             return self._unit // resolution, 1
         return 1, resolution // self._unit
 
-    def _blocks(self, buffer: bytes, at: int) -> Iterator[Packet]:
+    def _blocks(self, buffer: bytes, at: int) -> Iterator[Place]:
         """pcapng: blocks of a type and a length, which stands at both ends."""
         end = len(buffer)
         try:
@@ -151,7 +165,7 @@ class Capture:
                 packet = self._block(kind, buffer[at + 8 : at + size - 4])
                 at += size
                 if packet is not None:
-                    yield packet
+                    yield packet.second, packet.fraction, packet.length, packet.data, 0, len(packet.data)
         finally:
             self._rest = buffer[at:]
 

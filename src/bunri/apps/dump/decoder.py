@@ -68,19 +68,19 @@ class Decoder(bunri.Compartment):
         fault = ""
         work = self._work
         work.begin(most)
-        packets = self._capture.feed(chunk)
+        places = self._capture.places(chunk)
         try:
-            for packet in packets:
+            for place in places:
                 if work.link < 0:
                     work.set_link(self._capture.cursor.first)
-                work.take(packet)
+                work.take(*place)
                 steps -= 1
                 if steps == 0 or work.full:
                     break
         except BadCapture as bad:
             fault = bad.said
         # Closing puts what was not read back, so that the cursor is right.
-        packets.close()
+        places.close()
         cursor = replace(self._capture.cursor, carried=self._capture.carried)
         return work.end(cursor, fault)
 
@@ -104,6 +104,7 @@ class PacketDecoder(bunri.Compartment):
         self._dissector = Dissector(style, Tables())
         self._capture = capture.Capture(Cursor(), 9)
         self._number = 0
+        self._link = -1
 
     @bunri.raises(BadCapture)
     def feed(self, chunk: bytes) -> list[Decoded]:
@@ -115,8 +116,10 @@ class PacketDecoder(bunri.Compartment):
             second, fraction, length, data = packet
             if self._accept is not None and not self._accept(data, length):
                 continue
-            printer = dissector.tables.link(self._capture.cursor.first)
-            dissector.packet(second, fraction, length, data, printer)
+            if self._link != self._capture.cursor.first:
+                self._link = self._capture.cursor.first
+                dissector.set_link(self._link)
+            dissector.packet(second, fraction, length, data, 0, len(data))
             text = dissector.taken().encode("ascii", "replace").decode().removesuffix("\n")
             found.append(Decoded(self._number, second, fraction, length, data, text))
         return found
@@ -159,7 +162,7 @@ class LiveDecoder(bunri.Compartment):
         while True:
             work.begin(most)
             for packet in self._ring.block():
-                work.take(packet)
+                work.take_packet(packet)
                 if work.full:
                     break
             batch = work.end(self._cursor, "")
@@ -177,7 +180,7 @@ class LiveDecoder(bunri.Compartment):
         for each in self._ring.before(packet):
             if self._work.full:
                 break
-            self._work.take(each)
+            self._work.take_packet(each)
         return self._work.end(self._cursor, "")
 
     def lost(self) -> bytes:
@@ -203,12 +206,11 @@ class Work:
         self._most = -1
         self.full = False
         self.link = -1
-        self._printer = self._dissector.tables.link(-1)
 
     def set_link(self, link: int) -> None:
         """The link type of the capture."""
         self.link = link
-        self._printer = self._dissector.tables.link(link)
+        self._dissector.set_link(link)
 
     def begin(self, most: int) -> None:
         """The next batch."""
@@ -216,17 +218,21 @@ class Work:
         self._most = most
         self.full = most == 0
 
-    def take(self, packet: capture.Packet) -> None:
+    def take_packet(self, packet: capture.Packet) -> None:
         """One packet."""
-        self._read += 1
         second, fraction, length, data = packet
-        if self._accept is not None and not self._accept(data, length):
+        self.take(second, fraction, length, data, 0, len(data))
+
+    def take(self, second: int, fraction: int, length: int, b: bytes, start: int, stop: int) -> None:
+        """One packet, where it was read."""
+        self._read += 1
+        if self._accept is not None and not self._accept(b[start:stop], length):
             return
         self._count += 1
         if self._job.records:
-            self._records.append(capture.record(packet))
+            self._records.append(capture.record(capture.Packet(second, fraction, length, b[start:stop])))
         if self._job.prints:
-            self._dissector.packet(second, fraction, length, data, self._printer)
+            self._dissector.packet(second, fraction, length, b, start, stop)
         self.full = self._count == self._most
 
     def end(self, cursor: Cursor, fault: str) -> Batch:

@@ -40,15 +40,15 @@ def read(stream: io.BufferedReader, options: Options, style: Style) -> int:
     while chunk:
         work.begin(options.most - matched if options.most >= 0 else -1)
         fault = ""
-        packets = source.feed(chunk)
+        places = source.places(chunk)
         try:
-            for packet in packets:
-                work.take(packet)
+            for place in places:
+                work.take(*place)
                 if work.full:
                     break
         except BadCapture as bad:
             fault = bad.said
-        packets.close()
+        places.close()
         batch = work.end(source.cursor, fault)
         matched += batch.packets
         sys.stdout.buffer.write(safe(batch.text))

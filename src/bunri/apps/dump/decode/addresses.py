@@ -6,7 +6,7 @@ The tables forget everything when they have grown large: a flood of addresses co
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from bunri.apps.dump.decode.vendors import VENDORS
 
@@ -82,14 +82,10 @@ class MacNames(_Names):
 
 
 class PortNames(dict[int, str]):
-    """Ports; without -n by the names that /etc/services gives."""
-
-    def __init__(self, known: Mapping[int, str]) -> None:
-        super().__init__(known)
+    """Ports; without -n by the names that /etc/services gives. Numbers are written anew each time: a table is slower."""
 
     def __missing__(self, port: int) -> str:
-        name = self[port] = str(port)
-        return name
+        return str(port)
 
 
 def hardware(address: bytes) -> str:

@@ -153,7 +153,8 @@ class Dissector:
         self.buffer = b""
         self.protocol = ""
         self.captured = 0  # packets so far, for -#
-        self.streams: dict[bytes, tuple[list[int], bool]] = {}  # TCP: see tcp.py
+        self.streams: dict[bytes, tuple[int, int]] = {}  # TCP: see tcp.py
+        self.names: dict[bytes, str] = {}  # DNS: see names.py
         self.interfaces: Mapping[int, str] = {}  # index -> name, for captures of the "any" device
         known = resolve if not style.numeric else None
         self.ip4 = Ip4Names(known, Truncated, short=style.no_domains)
@@ -165,9 +166,12 @@ class Dissector:
         self._zone: datetime.tzinfo | None = None
         if style.zone:
             self._zone = zoneinfo.ZoneInfo.from_file(io.BytesIO(style.zone))
+        self._printer: LinkPrinter
+        self._common: Common | None
+        self.set_link(-1)
         self._second = -1
         self._second_text = ""
-        self._fraction = "%s.%09d " if style.nanoseconds else "%s.%06d "
+        self._plain_fraction = 0 if style.nanoseconds else 1_000_000  # below it a fraction has six digits
         self._time = style.time
 
     def taken(self) -> str:
@@ -176,28 +180,39 @@ class Dissector:
         self.lines.clear()
         return text
 
+    def set_link(self, kind: int) -> None:
+        """The link type of the packets that follow."""
+        self._printer = self.tables.link(kind)
+        style = self.style
+        changed = style.verbose or style.quiet or style.link or style.absolute or style.type or self._dumps_all
+        self._common = None if changed else self.tables.common.get(kind)
+
     # One packet.
 
-    def packet(self, second: int, fraction: int, length: int, data: bytes, link: LinkPrinter) -> None:
-        """Print a packet: when it came, its length on the wire, what was captured of it, the printer of its link."""
-        write = self.write
+    def packet(self, second: int, fraction: int, length: int, b: bytes, start: int, stop: int) -> None:
+        """Print a packet: when it came, its length on the wire, and where in `b` is what was captured of it."""
         self.captured += 1
-        captured = len(data)
         if self.style.number:
-            write(f"{self.captured:5}  ")
-        if not captured or length < captured or length > MOST_CAPTURED or captured > MOST_CAPTURED:
-            write(_invalid(captured, length))
+            self.write(f"{self.captured:5}  ")
+        if not 0 < stop - start <= length <= MOST_CAPTURED:
+            self.write(_invalid(stop - start, length))
             return
         if self._time:
-            write(self._other_time(second, fraction))
+            stamp = self._other_time(second, fraction)
+        elif second == self._second and fraction < self._plain_fraction:
+            stamp = f"{self._second_text}.{_THREE[fraction // 1000]}{_THREE[fraction % 1000]} "
         else:
-            if second != self._second:
-                self._second, self._second_text = second, self._clock(second)
-            write(self._fraction % (self._second_text, fraction) if second < 0x80000000 else f"{_BAD_TIME} ")
+            stamp = self._clock(second, fraction)
+        if self._common is None or not self._common(self, stamp, b, start, stop, length):
+            self.write(stamp)
+            self._other(length, b[start:stop])
+
+    def _other(self, length: int, data: bytes) -> None:
+        write = self.write
         self.buffer = data
         self.protocol = ""
         try:
-            header = link(self, data, length, captured)
+            header = self._printer(self, data, length, len(data))
         except ENDS:
             write(f" [|{self.protocol}]")
             header = 0
@@ -225,8 +240,12 @@ class Dissector:
 
     # Times.
 
-    def _clock(self, second: int) -> str:
-        return self._local(second).strftime("%H:%M:%S")
+    def _clock(self, second: int, fraction: int) -> str:
+        if second >= 0x80000000:
+            return f"{_BAD_TIME} "
+        if second != self._second:
+            self._second, self._second_text = second, self._local(second).strftime("%H:%M:%S")
+        return f"{self._second_text}.{fraction:0{9 if self.style.nanoseconds else 6}} "
 
     def _local(self, second: int) -> datetime.datetime:
         if self._zone is not None:
@@ -281,6 +300,12 @@ class Dissector:
         """Stop here, with the mark of the protocol at work."""
         raise Truncated
 
+    def ends(self, addresses: bytes) -> tuple[str, str]:
+        """Two addresses, one behind the other, of whichever version of IP."""
+        if len(addresses) == 8:
+            return self.ip4[addresses[:4]], self.ip4[addresses[4:]]
+        return self.ip6[addresses[:16]], self.ip6[addresses[16:]]
+
     def mark(self) -> None:
         """The mark of a protocol that was cut short; printing goes on above it."""
         self.write(f" [|{self.protocol}]")
@@ -308,6 +333,10 @@ class Dissector:
 LinkPrinter = Callable[[Dissector, bytes, int, int], int]
 """Prints a packet from its link layer on: bytes, length on the wire, bytes captured. Returns the header's length."""
 
+Common = Callable[[Dissector, str, bytes, int, int, int], bool]
+"""Prints the whole line of a packet, if it is one that it knows: time, bytes, start, end, length on the wire."""
+
+_THREE: Final = tuple(f"{number:03}" for number in range(1000))
 _BAD_TIME: Final = "[Error converting time]"
 
 

@@ -6,10 +6,11 @@ import socket
 import struct
 
 from bunri.apps.dump.decode.core import Dissector, seconds_in_words, u16, u32
-from bunri.apps.dump.decode.names import Unreadable, name, skip
+from bunri.apps.dump.decode.names import Unreadable, name, seen, skip
 from bunri.apps.dump.decode.text import characters, invalid
 
 _HEADER = struct.Struct(">HHHHHH").unpack_from
+_QUESTION = struct.Struct(">HH").unpack_from
 _RECORD = struct.Struct(">HHIH").unpack_from
 _OPERATIONS = (
     "", " inv_q", " stat", " op3", " notify", " update", " op6", " op7", " op8", " updateA", " updateD", " updateDA",
@@ -205,16 +206,18 @@ def _class(d: Dissector, kind: int) -> None:
 
 def _question(d: Dissector, at: int, o: int, multicast: bool) -> int:
     b = d.buffer
-    behind = skip(d, at)
+    text, behind = seen(d, at)
+    behind = behind or skip(d, at)
     if behind + 4 > len(b):
         raise Unreadable
-    kind, group = u16(b, behind), u16(b, behind + 2)
+    kind, group = _QUESTION(b, behind)
     d.write(f" {_TYPES.get(kind) or f'Type{kind}'}")
-    _class(d, group & 0x7FFF if multicast else group)
+    if multicast or group != 1:
+        _class(d, group & 0x7FFF if multicast else group)
     if multicast:
         d.write(" (QU)" if group & 0x8000 else " (QM)")
-    d.write("? ")
-    return name(d, at, o) + 4
+    d.write(f"? {text}")
+    return behind + 4 if text else name(d, at, o) + 4
 
 
 def _record(d: Dissector, at: int, o: int, multicast: bool) -> int:

@@ -8,6 +8,7 @@ from bunri.apps.dump.decode.text import characters
 _KIND, _POINTER, _EXTENDED, _RESERVED = 0xC0, 0xC0, 0x40, 0x80
 _BITS = 1  # the one extended label there ever was (RFC 2673)
 _MOST = 255
+_REMEMBERED = 4096  # names
 
 
 class Unreadable(Exception):
@@ -58,10 +59,22 @@ def _label(d: Dissector, at: int) -> int:
     return ((b[at + 1] or 256) + 7) // 8 + 1
 
 
+def seen(d: Dissector, at: int) -> tuple[str, int]:
+    """The text of the name at `at` and where it ends, if it is one that stood whole in a packet before; else 0."""
+    end = d.buffer.find(0, at) + 1
+    text = d.names.get(d.buffer[at:end])
+    return (text, end) if text is not None else ("", 0)
+
+
 def name(d: Dissector, at: int, start: int) -> int:
     """Print a name of the message that begins at `start`; where the name ends. A pointer leads backwards, or nowhere."""
+    text, end = seen(d, at)
+    if end:
+        d.write(text)
+        return end
     b = d.buffer
     w = d.write
+    first, before = at, len(d.lines)
     step = _label(d, at)
     bound = at - start & 0xFFFFFFFF  # one option says that its message begins behind it: as in tcpdump, no bound then
     size = b[at]
@@ -103,6 +116,11 @@ def name(d: Dissector, at: int, start: int) -> int:
         w("<DOMAIN NAME TOO LONG>")
     if end < 0:
         raise Unreadable
+    if not compressed and end == b.find(0, first) + 1 <= first + _MOST + 1:
+        # The same bytes up to the first zero are the same name wherever they stand.
+        if len(d.names) >= _REMEMBERED:
+            d.names.clear()
+        d.names[b[first:end]] = "".join(d.lines[before:])
     return end
 
 

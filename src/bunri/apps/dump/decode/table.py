@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from bunri.apps.dump.decode import (
     arp,
+    common,
     dhcp,
     dhcp6,
     domain,
@@ -27,7 +28,7 @@ from bunri.apps.dump.decode import (
     tunnels,
     udp,
 )
-from bunri.apps.dump.decode.core import Dissector, LinkPrinter
+from bunri.apps.dump.decode.core import Common, Dissector, LinkPrinter
 
 Frame = Callable[[Dissector, int, int, int, int], None]
 """Payload of a link: offset, length, bytes captured, offset of the Ethernet header or -1."""
@@ -50,6 +51,8 @@ LINKS: Mapping[int, LinkPrinter] = {
     229: link.raw_ip,
     COOKED2: link.cooked2,
 }
+
+COMMON: Mapping[int, Common] = {ETHERNET: common.common}
 
 ETHERTYPES: Mapping[int, Frame] = {
     0x0800: ip4.ip4_frame,
@@ -124,6 +127,7 @@ class Tables:
     types: Mapping[str, Payload] = field(default_factory=lambda: TYPES)
     tcp_order: tuple[int, ...] = tuple(TCP_PORTS)
     udp_order: tuple[int, ...] = tuple(UDP_PORTS)
+    common: Mapping[int, Common] = field(default_factory=lambda: COMMON)
     llc: Callable[[Dissector, int, int, int, int], int] = llc.llc
     ether: Callable[[Dissector, int, int, int], int] = link.ether
 

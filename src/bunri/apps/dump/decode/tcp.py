@@ -18,7 +18,7 @@ _TIMES = struct.Struct(">II").unpack_from
 _MOST_STREAMS = 1 << 17
 _FIN, _SYN, _RST, _ACK, _URG = 1, 2, 4, 16, 32
 _LETTERS = ((1, "F"), (2, "S"), (4, "R"), (8, "P"), (16, "."), (32, "U"), (64, "E"), (128, "W"))
-_FLAGS = tuple(f"Flags [{bits(_LETTERS, value, 'none', '')}]" for value in range(256))
+FLAGS = tuple(f"Flags [{bits(_LETTERS, value, 'none', '')}]" for value in range(256))
 _OPTIONS = {
     0: "eol", 1: "nop", 2: "mss", 3: "wscale", 4: "sackOK", 5: "sack", 6: "echo", 7: "echoreply", 8: "TS", 11: "cc",
     12: "ccnew", 13: "", 19: "md5", 20: "scps", 28: "uto", 29: "tcp-ao", 30: "mptcp", 34: "tfo", 254: "exp",
@@ -37,17 +37,16 @@ def tcp(d: Dissector, o: int, length: int, header: int, fragmented: bool, versio
     if b[header] >> 4 == 6:
         addresses = b[header + 8 : header + 40]
         own = b[header + 6] == 6
-        source, target = d.ip6[addresses[:16]], d.ip6[addresses[16:]]
     else:
         addresses = b[header + 12 : header + 20]
         own = b[header + 9] == 6
-        source, target = d.ip4[addresses[:4]], d.ip4[addresses[4:]]
     if o + 20 > len(b):
-        _short(d, o, source, target, own)
+        _short(d, o, addresses, own)
         return
     fields: tuple[int, int, int, int, int, int, int, int, int] = _HEADER(b, o)
     sport, dport, seq, ack, size, flags, window, stored, urgent = fields
     if own:
+        source, target = d.ends(addresses)
         w(f"{source}.{d.tcp_ports[sport]} > {target}.{d.tcp_ports[dport]}: ")
     else:
         w(f"{d.tcp_ports[sport]} > {d.tcp_ports[dport]}: ")
@@ -60,25 +59,20 @@ def tcp(d: Dissector, o: int, length: int, header: int, fragmented: bool, versio
         if size > length:
             w(f" [bad hdr length {size} - too long, > {length}]")
         return
-    back = False
     start = (0, 0)
     if flags & _ACK and not d.absolute:
-        ends, back = _stream(d, addresses, b[o : o + 4], sport, dport)
-        if ends is None or flags & _SYN:
-            start = (ack - 1 & 0xFFFFFFFF, seq) if back else (seq, ack - 1 & 0xFFFFFFFF)
-            _remember(d, addresses, b[o : o + 4], start, back)
+        known = d.streams.get(addresses + b[o : o + 4])
+        if known is None or flags & _SYN:
+            start = (seq, ack - 1 & 0xFFFFFFFF)
+            remember(d, addresses + b[o : o + 4], start)
         else:
-            start = (ends[0], ends[1])
-            if back:
-                seq = seq - start[1] & 0xFFFFFFFF
-                ack = ack - start[0] & 0xFFFFFFFF
-            else:
-                seq = seq - start[0] & 0xFFFFFFFF
-                ack = ack - start[1] & 0xFFFFFFFF
+            start = known
+            seq = seq - start[0] & 0xFFFFFFFF
+            ack = ack - start[1] & 0xFFFFFFFF
     if size > length:
-        w(f"{_FLAGS[flags]} [bad hdr length {size} - too long, > {length}]")
+        w(f"{FLAGS[flags]} [bad hdr length {size} - too long, > {length}]")
         return
-    text = _FLAGS[flags]
+    text = FLAGS[flags]
     if d.verbose and d.checked and not fragmented and o + length <= len(b):
         text += _checksum(d, o, length, header, stored)
     length -= size
@@ -100,7 +94,7 @@ def tcp(d: Dissector, o: int, length: int, header: int, fragmented: bool, versio
             w(text + ", options [")
             # What tcpdump subtracts from selective acknowledgements: the numbers of the side that sent the data.
             whole = o + size + length <= len(b)
-            if not _options(d, o + 20, size - 20, flags, start[0] if back else start[1], whole):
+            if not _options(d, o + 20, size - 20, flags, start[1], whole):
                 return
             text = ""
     w(f"{text}, length {length}")
@@ -108,9 +102,10 @@ def tcp(d: Dissector, o: int, length: int, header: int, fragmented: bool, versio
         _payload(d, o, size, length, flags, sport, dport)
 
 
-def _short(d: Dissector, o: int, source: str, target: str, own: bool) -> None:
+def _short(d: Dissector, o: int, addresses: bytes, own: bool) -> None:
     """Fewer bytes than a header."""
     b = d.buffer
+    source, target = d.ends(addresses)
     if o + 4 > len(b):
         d.write(f"{source} > {target}:")
     else:
@@ -119,25 +114,14 @@ def _short(d: Dissector, o: int, source: str, target: str, own: bool) -> None:
     d.mark()
 
 
-def _stream(d: Dissector, addresses: bytes, ports: bytes, sport: int, dport: int) -> tuple[list[int] | None, bool]:
-    """Where the connection started, if that is known; and whether this is the direction that counts as back."""
-    known = d.streams.get(addresses + ports)
-    if known is not None:
-        return known
-    half = len(addresses) // 2
-    back = sport > dport or (sport == dport and addresses[:half] > addresses[half:])
-    return None, back
-
-
-def _remember(d: Dissector, addresses: bytes, ports: bytes, start: tuple[int, int], back: bool) -> None:
+def remember(d: Dissector, ends: bytes, start: tuple[int, int]) -> None:
+    """The connection's sequence numbers start here: those of this direction, and those that it acknowledges."""
     if len(d.streams) >= _MOST_STREAMS:
         d.streams.clear()
-    half = len(addresses) // 2
-    ends = list(start)
-    other = addresses[half:] + addresses[:half] + ports[2:] + ports[:2]
-    if other != addresses + ports:
-        d.streams[other] = (ends, not back)
-    d.streams[addresses + ports] = (ends, back)
+    both = len(ends) - 4
+    half = both // 2
+    d.streams[ends[half:both] + ends[:half] + ends[-2:] + ends[both:-2]] = (start[1], start[0])
+    d.streams[ends] = start
 
 
 def _checksum(d: Dissector, o: int, length: int, header: int, stored: int) -> str:

@@ -18,15 +18,16 @@ def udp(d: Dissector, o: int, length: int, header: int, fragmented: bool, versio
     w = d.write
     if b[header] >> 4 == 6:
         own = b[header + 6] == 17
-        source, target = d.ip6[b[header + 8 : header + 24]], d.ip6[b[header + 24 : header + 40]]
+        addresses = b[header + 8 : header + 40]
     else:
         own = b[header + 9] == 17
-        source, target = d.ip4[b[header + 12 : header + 16]], d.ip4[b[header + 16 : header + 20]]
+        addresses = b[header + 12 : header + 20]
     if o + 8 > len(b):
-        _short(d, o, length, source, target, own)
+        _short(d, o, length, addresses, own)
         return
     sport, dport, size, stored = _HEADER(b, o)
     if own:
+        source, target = d.ends(addresses)
         w(f"{source}.{d.udp_ports[sport]} > {target}.{d.udp_ports[dport]}: ")
     else:
         w(f"{d.udp_ports[sport]} > {d.udp_ports[dport]}: ")
@@ -48,22 +49,28 @@ def udp(d: Dissector, o: int, length: int, header: int, fragmented: bool, versio
         return
     if d.verbose and d.checked and not fragmented:
         _checksum(d, o, length, header, stored)
-    if not d.quiet:
-        ports = d.tables.udp_ports
-        if sport in ports or dport in ports:
-            for port in d.tables.udp_order:
-                if port in (sport, dport):
-                    ports[port](d, p, length)
-                    return
+    ports = d.tables.udp_ports
+    if not d.quiet and (sport in ports or dport in ports):
+        carried(d, p, length, sport, dport)
+        return
     if size > length and not fragmented:
         w(f"UDP, bad length {size} > {length}")
     else:
         w(f"UDP, length {size}")
 
 
-def _short(d: Dissector, o: int, length: int, source: str, target: str, own: bool) -> None:
+def carried(d: Dissector, o: int, length: int, sport: int, dport: int) -> None:
+    """What a datagram carries, where one of its ports is known."""
+    for port in d.tables.udp_order:
+        if port in (sport, dport):
+            d.tables.udp_ports[port](d, o, length)
+            return
+
+
+def _short(d: Dissector, o: int, length: int, addresses: bytes, own: bool) -> None:
     """Fewer bytes than a header."""
     b = d.buffer
+    source, target = d.ends(addresses)
     if o + 4 > len(b):
         d.write(f"{source} > {target}: " if own else "")
         d.mark()
