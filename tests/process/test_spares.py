@@ -102,14 +102,19 @@ def test_without_starts_they_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         assert worker.add(5) == 5
 
 
-def test_a_policy_given_at_the_start_has_none() -> None:
+def test_a_policy_given_at_the_start_has_spares_of_its_own() -> None:
+    """Once it was started repeatedly; a spare of one policy never serves under another."""
     policy = parts.Plain.policy.with_(memory="64M")
-    for _ in range(3):
+    others = {worker.pid for worker in spares_of(parts.Plain)._waiting}
+    for _ in range(2):
         with parts.Plain.start_under(policy) as worker:
-            worker.add(1)
-    template = program.current().role_for(parts.Plain).template_for(parts.Plain, policy)
-    time.sleep(0.1)
-    assert len(template.spares) == 0
+            assert worker.process.pid not in others
+    found = program.current().role_for(parts.Plain).template_for(parts.Plain, policy).spares
+    until(lambda: len(found) == spares.MOST and all(w.side.open for w in found._waiting))
+    ready = [worker.pid for worker in found._waiting]
+    with parts.Plain.start_under(policy) as worker:
+        assert worker.process.pid == ready[0]
+        assert worker.process.policy == policy and worker.add(1) == 1
 
 
 def test_they_end_with_the_program() -> None:

@@ -1,9 +1,8 @@
 """Runs in: the monitor. Workers that stand ready for `start`: cloned, confined and looked at, waiting for START.
 
 A spare has been sent nothing, so it belongs to nobody until a start takes it; a used worker never comes here
-(THREATS 3). They are made for classes whose policy leaves nothing open, once such a class is started repeatedly; one
-at a time, after a pause, on the supervisor's thread, so that the caller does not wait for them. Without starts for a
-while they are ended.
+(THREATS 3). They are made for a policy, its holes filled, once it is started repeatedly; one at a time, after a
+pause, on the supervisor's thread, so that the caller does not wait for them. Without starts for a while they are ended.
 """
 
 from __future__ import annotations

@@ -27,8 +27,7 @@ def start(cls: type[C], policy: Policy | None, args: tuple[Any, ...], kwargs: di
     chosen = _checked(cls, policy)
     contract = contract_of(cls)
     bound = contract.init.bind(args, kwargs)
-    spare = chosen is cls.policy  # the policy of all its starts, with no hole that each fills differently
-    worker = start_worker(cls, chosen, bound, asyncio._get_running_loop(), unconfined.factory, spare=spare)
+    worker = start_worker(cls, chosen, bound, asyncio._get_running_loop(), unconfined.factory, spare=True)
     stub = make_stub(cls, contract, worker)
     weakref.finalize(stub, worker.kill, "its stub was dropped").atexit = False
     return stub

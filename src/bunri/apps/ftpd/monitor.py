@@ -213,8 +213,11 @@ class Server:
             if config.implicit_ssl:
                 (await login.tls()).close()
             greeting = Greeting(self._banner, config.max_login_fails, config.ssl_enable, login.secure is not None)
-            async with PreLogin.start(login.control, login, greeting) as pre:
+            pre = PreLogin.start(login.control, login, greeting)
+            try:
                 next_ = await bunri.call(pre.talk)
+            finally:
+                pre.close()  # killed: it runs no further. Its remains are cleared away while the session comes up
             if login.account is not None and next_ is not None:
                 await self._session(control, login, login.account, peer, next_)
         finally:
