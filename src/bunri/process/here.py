@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from enum import Enum
 
@@ -42,3 +43,14 @@ def become_worker() -> None:
 def become_worker_in_this_thread() -> None:
     """For `bunri.testing.unconfined()`: this thread takes a worker's part until it ends."""
     _of_thread.kind = Kind.WORKER
+
+
+forks: int = 0  # how many lie between this process and its first; what was made before one is not the child's
+
+
+def _count_fork() -> None:
+    global forks
+    forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)

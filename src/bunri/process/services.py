@@ -21,6 +21,7 @@ from bunri.channel.handles import IncomingHandles, OutgoingHandles
 from bunri.channel.link import close_all
 from bunri.channel.streams import Outflow
 from bunri.errors import Misbehaved, ProtocolError
+from bunri.process.blocking import answering
 from bunri.service import Service
 from bunri.wire import Contract, Kind, MethodContract
 from bunri.wire.frames import Flag, FrameKind, Message
@@ -153,7 +154,7 @@ class Services:
     def _run(self, request: _Request) -> None:
         """A `def` method, here and now."""
         side = self._side
-        with side.answering(request.blocks):
+        with answering(side, request.blocks):
             try:
                 method = request.method
                 result = getattr(request.service, method.name)(
@@ -173,7 +174,7 @@ class Services:
                 return
             if self._runner is None:
                 self._runner = asyncio.Runner()
-            with self._side.answering(request.blocks):
+            with answering(self._side, request.blocks):
                 self._runner.run(self._task(request))
         if self._closed:
             self._close_own_loop()
@@ -193,7 +194,7 @@ class Services:
     async def _task(self, request: _Request, key: tuple[int, int] | None = None) -> None:
         method = request.method
         try:
-            with self._side.answering(request.blocks):
+            with answering(self._side, request.blocks):
                 result = getattr(request.service, method.name)(
                     *method.positional(request.args), **method.keywords(request.args)
                 )

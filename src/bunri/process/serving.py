@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
-import os
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bunri.calls import Call, current_deadline, refuse_if_past
@@ -27,7 +25,10 @@ from bunri.channel.arena import Arena
 from bunri.channel.conversation import Blocks, Conversation, Outgoing
 from bunri.channel.link import Link, close_all
 from bunri.errors import BunriError, DeadlineExceeded, ProtocolError, UsageError
+from bunri.process import here
+from bunri.process.blocking import refuse_on_loop, refuse_result_on_loop, refuse_served, running_loop, serving
 from bunri.process.services import Services
+from bunri.process.streams import AsyncStream, Stream
 from bunri.process.worker import LISTENER
 from bunri.wire import Kind, MethodContract
 from bunri.wire.frames import (
@@ -54,9 +55,6 @@ _SHARED = 1024  # bytes of small calls that share a packet before it goes out
 _LOOK = 0.02  # seconds
 MOST_UNREAD = 4096  # packets that a worker leaves unread before it is ended
 
-serving: contextvars.ContextVar[tuple[MonitorSide, ...]] = contextvars.ContextVar("bunri_serving", default=())
-"""Workers that are blocked on the service whose code is running: none of them can answer a call."""
-
 
 class MonitorSide(Conversation):
     """The monitor's end of one worker's channel."""
@@ -74,7 +72,7 @@ class MonitorSide(Conversation):
         self._over: BaseException | None = None
         self._asked = False  # the supervisor was asked to
         self._plainly = False  # open, not over, and without a loop: a plain call may take the short way
-        self._forks = _forks
+        self._forks = here.forks
         self._writing = False  # the loop waits for room
         self._leaving = self._left_loop = False  # the loop is to forget the channel; it has
 
@@ -89,9 +87,9 @@ class MonitorSide(Conversation):
         if (
             self._plainly
             and method.is_simple
-            and _running_loop() is None
+            and running_loop() is None
             and not serving.get()
-            and self._forks == _forks
+            and self._forks == here.forks
             and self._turn.acquire(False)
         ):
             try:
@@ -105,9 +103,13 @@ class MonitorSide(Conversation):
             return self.submit(0, method, args).result()
         refuse_if_past()
         with self._turn:
-            out = self.begin(0, method, args, blocks=Blocks.YES)
-            self._time(out)
-            self.drive(out)
+            return self._invoke_whole(method, args)
+
+    def _invoke_whole(self, method: MethodContract, args: tuple[Any, ...]) -> Any:
+        """With the turn held."""
+        out = self.begin(0, method, args, blocks=Blocks.YES)
+        self._time(out)
+        self.drive(out)
         return out.outcome()
 
     def _invoke_plain(self, method: MethodContract, args: tuple[Any, ...]) -> Any:
@@ -117,10 +119,7 @@ class MonitorSide(Conversation):
             refuse_if_past()
         body, blobs = method.encode_arguments(args, None)
         if blobs or len(body) > _QUICK_BODY:
-            out = self.begin(0, method, args, blocks=Blocks.YES)
-            self._time(out)
-            self.drive(out)
-            return out.outcome()
+            return self._invoke_whole(method, args)
         number = next(self._numbers)
         out = Outgoing(number, method)
         out.until = until
@@ -159,8 +158,8 @@ class MonitorSide(Conversation):
         refuse_if_past()
         self._refuse_served(method)
         call: Call[Any] = Call()
-        if self.loop is not None and _running_loop() is not self.loop:
-            if _running_loop() is not None:
+        if self.loop is not None and running_loop() is not self.loop:
+            if running_loop() is not None:
                 raise UsageError(
                     f"{self.who()} was started on another event loop. Start a worker on the loop that uses it"
                 )
@@ -180,24 +179,23 @@ class MonitorSide(Conversation):
             raise UsageError(
                 f"{self.who()} was started on an event loop: declare {method.name} as AsyncIterator to stream from it there"
             )
-        refuse_if_past()
-        out = self.begin(obj, method, args)
-        self._time(out)
-        self.flush()
-        return Stream(self, out)
+        return Stream(self, self._begin_stream(obj, method, args))
 
     def iterate_async(self, obj: int, method: MethodContract, args: tuple[Any, ...]) -> AsyncStream:
         """Start a stream that is read on the running loop."""
         self._refuse_served(method)
-        if self.loop is None or _running_loop() is not self.loop:
+        if self.loop is None or running_loop() is not self.loop:
             raise UsageError(
                 f"{method.name} streams on the event loop that started {self.who()}. Start the worker there"
             )
+        return AsyncStream(self, self._begin_stream(obj, method, args))
+
+    def _begin_stream(self, obj: int, method: MethodContract, args: tuple[Any, ...]) -> Outgoing:
         refuse_if_past()
         out = self.begin(obj, method, args)
         self._time(out)
         self.flush()
-        return AsyncStream(self, out)
+        return out
 
     def _begin_later(
         self, obj: int, method: MethodContract, args: tuple[Any, ...], call: Call[Any], until: float | None
@@ -226,20 +224,12 @@ class MonitorSide(Conversation):
                 self.flush()
 
     def _refuse_blocking(self, method: MethodContract) -> None:
-        if _running_loop() is not None:
-            raise UsageError(
-                f"calling {method.name} here would block the event loop, and with it every other session. "
-                f"Write: await bunri.call(worker.{method.name}, ...)"
-            )
+        refuse_on_loop(method.name)
         self._refuse_served(method)
 
     def _refuse_served(self, method: MethodContract) -> None:
         self.worker.refuse_fork()
-        if self in serving.get():
-            raise UsageError(
-                f"{self.who()} is blocked in the service call that this code answers: calling its {method.name} would wait for ever. "
-                f"Return the answer first, or make the worker's call with bunri.call"
-            )
+        refuse_served(self, method.name)
 
     def begin(
         self,
@@ -341,7 +331,7 @@ class MonitorSide(Conversation):
             return
         if not out.method.kind.is_async:
             self.worker.kill(f"{out.method.name} was cancelled")
-        elif self.loop is not None and _running_loop() is not self.loop:
+        elif self.loop is not None and running_loop() is not self.loop:
             self.loop.call_soon_threadsafe(self._cancel_there, out, time.monotonic())
         else:
             self._cancel_there(out, time.monotonic())
@@ -443,18 +433,6 @@ class MonitorSide(Conversation):
         if self.waiting and not self.worker.program.supervisor.is_current:
             self.services.work()
 
-    @contextlib.contextmanager
-    def answering(self, blocked: bool) -> Generator[None]:
-        """Around a service's code: whether the worker can answer a call meanwhile is remembered with the context."""
-        if not blocked:
-            yield
-            return
-        token = serving.set((*serving.get(), self))
-        try:
-            yield
-        finally:
-            serving.reset(token)
-
     def broken_quietly(self) -> None:
         """The worker is reaped: nothing more will come."""
         self._stop_reading()
@@ -480,7 +458,7 @@ class MonitorSide(Conversation):
         """Whether no loop watches the channel any more; if one does, it is asked to stop that."""
         if self.loop is None or self._left_loop or self.loop.is_closed():
             return True
-        if _running_loop() is self.loop:
+        if running_loop() is self.loop:
             self._leave_loop()
             return True
         if not self._leaving:
@@ -512,7 +490,7 @@ class MonitorSide(Conversation):
     def _drive_call(self, call: Call[Any], timeout: float | None) -> None:
         if self.worker.program.supervisor.is_current:
             return
-        self._refuse_blocking_result()
+        refuse_result_on_loop()
         until = None if timeout is None else time.monotonic() + timeout
         # Another thread may be reading, inside a call of its own: it takes our answer too, so we look now and then.
         while not call.done():
@@ -524,10 +502,6 @@ class MonitorSide(Conversation):
                     self.drive_until(call.done, until)
                 finally:
                     self._turn.release()
-
-    def _refuse_blocking_result(self) -> None:
-        if _running_loop() is not None:
-            raise UsageError("result() here would block the event loop. Write: await call")
 
     def _read_soon(self) -> None:
         """Somebody waits who does not read: let the supervisor do it. Takes no lock of ours (`Call._observed`)."""
@@ -581,7 +555,7 @@ class MonitorSide(Conversation):
     def _stop_reading(self) -> None:
         self.end_background()
         if self.loop is not None and not self.loop.is_closed():
-            if _running_loop() is self.loop:
+            if running_loop() is self.loop:
                 self.loop.remove_reader(self.link.number)
                 self.loop.remove_writer(self.link.number)
             else:
@@ -599,7 +573,7 @@ class MonitorSide(Conversation):
             return True  # it is gone, and its end is being noticed elsewhere; the packet has nobody to go to
         if self.backlog > MOST_UNREAD:
             self.worker.kill(f"it left {MOST_UNREAD} packets unread")
-        elif self.loop is not None and not self._writing and _running_loop() is self.loop:
+        elif self.loop is not None and not self._writing and running_loop() is self.loop:
             self._writing = True
             self.loop.add_writer(self.link.number, self._on_room)
         return False
@@ -637,99 +611,3 @@ class MonitorSide(Conversation):
             self.worker.on_failed(message.body)
         else:
             raise ProtocolError(f"a {message.kind.name} message from a worker")
-
-
-class _Taking:
-    """The taking end of a stream, whoever waits for its items."""
-
-    def __init__(self, side: MonitorSide, out: Outgoing) -> None:
-        assert out.inflow is not None
-        self._side = side
-        self._out = out
-        self._inflow = out.inflow
-
-    def _take(self) -> Any:
-        """The item that is there, with credit given back when it is due; `_NO_MORE` at the end."""
-        flow = self._inflow
-        if flow.items:
-            item, credit = flow.take()
-            if credit and not flow.ended:
-                self._side.post(FrameKind.CREDIT, method=credit, call=self._out.number)
-                self._side.flush()
-            return item
-        if flow.error is not None:
-            raise flow.error
-        return _NO_MORE
-
-    def _want_no_more(self) -> None:
-        if not self._inflow.ended and self._side.worker.is_ours and not self._side.worker.is_over:
-            self._side.post(FrameKind.CLOSE, call=self._out.number)
-            self._side.flush()
-            self._inflow.ended = True
-
-
-_NO_MORE = object()
-
-
-class Stream(_Taking, Iterator[Any]):
-    """The items of a stream, read on the calling thread. It holds its worker until it is exhausted or closed."""
-
-    def __next__(self) -> Any:
-        flow = self._inflow
-        if not flow.items and not flow.ended:
-            self._side.drive_until(lambda: bool(flow.items) or flow.ended)
-        item = self._take()
-        if item is _NO_MORE:
-            raise StopIteration
-        return item
-
-    def close(self) -> None:
-        """Want no more. The worker closes its generator."""
-        self._want_no_more()
-
-    def __del__(self) -> None:
-        self.close()
-
-
-class AsyncStream(_Taking, AsyncIterator[Any]):
-    """The items of a stream, read on the loop."""
-
-    def __init__(self, side: MonitorSide, out: Outgoing) -> None:
-        super().__init__(side, out)
-        assert side.loop is not None
-        self._news = asyncio.Event()
-        self._loop = side.loop
-        self._inflow.wake = self._tell
-
-    def _tell(self) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._news.set)
-
-    async def __anext__(self) -> Any:
-        flow = self._inflow
-        while not flow.items and not flow.ended:
-            self._news.clear()
-            await self._news.wait()
-        item = self._take()
-        if item is _NO_MORE:
-            raise StopAsyncIteration
-        return item
-
-    async def aclose(self) -> None:
-        """Want no more. The worker closes its generator."""
-        self._want_no_more()
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    return asyncio._get_running_loop()
-
-
-_forks = 0  # how many forks lie between this process and its first; a side made before one is not the child's
-
-
-def _count_fork() -> None:
-    global _forks
-    _forks += 1
-
-
-os.register_at_fork(after_in_child=_count_fork)
