@@ -14,6 +14,7 @@ from bunri.seccomp import (
     Action,
     Arg,
     Children,
+    Rule,
     allow,
     arches,
     attack_rules,
@@ -118,8 +119,40 @@ def test_exceptions_stand_before_the_group() -> None:
     assert program.decide("x86_64", "write") == Action.ALLOW
 
 
+NO_CODE = Arg(2).masked(4) == 0
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [allow("mmap", when=NO_CODE, reason="narrow"), allow("@stdio", reason="broad")],
+        [allow("@stdio", reason="broad"), allow("mmap", when=NO_CODE, reason="narrow")],
+        [allow("mmap", when=NO_CODE & (Arg(3) == 34), reason="narrow"), allow("mmap", when=NO_CODE, reason="broad")],
+        [log("lseek", when=Arg(2) < 3, reason="narrow"), log("lseek", reason="broad")],
+        [
+            allow("lseek", when=Arg(2) == 1, reason="narrow"),
+            allow("lseek", when=Arg(2).between(0, 2), reason="broad"),
+        ],
+    ],
+)
+def test_a_condition_that_a_broader_rule_makes_meaningless_is_an_error_that_shows_both(rules: list[Rule]) -> None:
+    """Whoever wrote it believes that the call is bound by it."""
+    with pytest.raises(UsageError, match="does not narrow") as caught:
+        compile(rules)
+    for rule in rules:
+        assert str(rule) in str(caught.value)
+
+
+def test_the_narrowing_that_the_error_proposes_holds() -> None:
+    program = compile([deny("mmap", when=Arg(2).masked(4) != 0, reason="no code"), allow("@stdio", reason="broad")])
+    assert program.decide("x86_64", "mmap", (0, 1, 3)) == Action.ALLOW
+    assert program.decide("x86_64", "mmap", (0, 1, 5)) == Action.errno(errno.EPERM)
+
+
 def test_the_same_answer_twice_is_no_error() -> None:
-    compile([allow("read", reason="one"), allow("read", when=Arg(0) == 3, reason="other"), allow("@stdio", reason="g")])
+    compile([allow("read", reason="one"), allow("read", reason="other"), allow("@stdio", reason="g")])
+    compile([allow("lseek", when=Arg(2) < 3, reason="x"), deny("lseek", reason="y"), allow("@stdio", reason="g")])
+    compile([deny("socket", when=Arg(0) == 2, reason="this is why"), deny("socket", reason="and the rest")])
 
 
 def test_attack_shaped_calls_need_a_dangerous_word() -> None:

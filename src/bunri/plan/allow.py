@@ -41,6 +41,7 @@ from bunri.plan.steps import (
 )
 from bunri.policy.words import JIT, Profile
 from bunri.seccomp import Action, Arg, Children, Program, Rule, allow, dangerous_allow
+from bunri.seccomp._compile import moot
 
 REFUSED: Final = Action.errno(errno.EPERM)
 NO_MEMORY: Final = Action.errno(errno.ENOMEM)
@@ -93,7 +94,7 @@ def template_program(means: Means, steps: Sequence[AnyStep]) -> Program:
         return seccomp.compile((rule,), arch=means.host.arch, default=Action.ALLOW, unknown=Action.ALLOW)
     rules = _template_rules(means, steps)
     if means.listens:  # what is notified later, by the last filter, must not be refused by this one
-        rules = tuple(_let_through(rule) for rule in rules)
+        rules = _settled(_let_through(rule) for rule in rules)
     return seccomp.compile(rules, arch=means.host.arch, default=REFUSED)
 
 
@@ -271,7 +272,19 @@ def _settled(rules: Iterable[Rule]) -> tuple[Rule, ...]:
         kept.append(rule)
         if rule.when is None:
             decided |= rule.calls
-    return tuple(kept)
+    return _without_moot(kept)
+
+
+def _without_moot(rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """Parts of a plan allow the same call, one of them under a condition: the broader one is what was granted."""
+    dropped: dict[int, set[str]] = {}
+    for narrow, _, call in moot(rules):
+        dropped.setdefault(narrow, set()).add(call)
+    kept = (
+        _only(rule, rule.calls - dropped.get(index, set())) if index in dropped else rule
+        for index, rule in enumerate(rules)
+    )
+    return tuple(rule for rule in kept if rule is not None)
 
 
 def _let_through(rule: Rule) -> Rule:

@@ -30,6 +30,8 @@ What the rules mean:
   table knows gets `unknown`. Another architecture, or x32, dies before any rule is asked.
 - A rule that could never decide a call that it names is an error that shows both rules, unless both would do the
   same. What comes with a *group* may have been decided by an earlier rule: exceptions stand first, then the group.
+- An `allow` with a condition does not narrow an `allow` without one, before or after it; the call would go on whatever
+  the condition says. That is an error too: refuse what is not wanted with `deny(when=)`, before the group.
 - Arguments are unsigned 64-bit numbers and all 64 bits are compared. The kernel itself reads an `int` parameter by
   its low 32 bits: where a refusal hangs on it (deny, kill, allow with != or >) write `.int32`, else a caller gets past
   by setting a high bit.

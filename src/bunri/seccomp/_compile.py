@@ -15,19 +15,20 @@ A number that the table does not know, above its newest or in a hole, gets `unkn
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from bunri.errors import UsageError
 from bunri.seccomp._assemble import ARCH, JEQ, JGE, NUMBER, Assembler, Instruction, Node
 from bunri.seccomp._lower import lower
 from bunri.seccomp._names import AUDIT_ARCH, X32_BIT, syscalls_of
-from bunri.seccomp.actions import Action
+from bunri.seccomp.actions import Action, Kind
 from bunri.seccomp.conditions import implies
 from bunri.seccomp.presets import escaping_clones
 from bunri.seccomp.program import Program, Source
 from bunri.seccomp.rules import Rule
 
+_GOES_ON = frozenset({Kind.ALLOW, Kind.LOG})
 _Asked = dict[str, tuple[int, ...]]
 
 
@@ -41,8 +42,9 @@ def compile(
     """The filter for `arch` that these rules mean. For one call, the first rule whose condition holds decides.
 
     `default` answers known calls that no rule decides, `unknown` those newer than our table. Cached by value.
-    UsageError if a rule can never decide a call that it names, if clone could make namespaces (`clone_rules`), or if
-    the program is longer than the kernel takes (4096 instructions).
+    UsageError if a rule can never decide a call that it names, if a condition changes nothing because a broader rule
+    allows the call anyway, if clone could make namespaces (`clone_rules`), or if the program is longer than the kernel
+    takes (4096 instructions).
     """
     return _compiled(tuple(rules), arch, default, unknown)
 
@@ -50,6 +52,9 @@ def compile(
 @lru_cache(maxsize=256)
 def _compiled(rules: tuple[Rule, ...], arch: str, default: Action, unknown: Action) -> Program:
     asked = _asked(rules, arch)
+    for narrow, broad, call in moot(rules):
+        if call in rules[narrow].named:
+            raise _no_effect(rules, narrow, broad, call)
     _refuse_escaping_clones(rules, asked)
     instructions = _instructions(rules, asked, arch, default, unknown)
     return Program(arch, instructions, Source(rules, default, unknown, asked))
@@ -76,6 +81,41 @@ def _meaningless(rules: tuple[Rule, ...], covering: int, index: int, call: str) 
     return UsageError(
         f"rule {index + 1}, {rules[index]}, can never decide {call!r}: rule {covering + 1}, {rules[covering]}, "
         "is asked before it and holds whenever it does. Put the narrower rule first, or drop one of them"
+    )
+
+
+def moot(rules: Sequence[Rule]) -> Iterator[tuple[int, int, str]]:
+    """(narrow, broad, call) for each condition of an allowing rule that changes nothing: the broad rule lets the call
+    go on whenever the narrow one does, and otherwise too.
+
+    Whoever wrote the condition believes that the call is bound by it. A refusal more or less is no such danger.
+    """
+    seen: dict[str, list[int]] = {}
+    for index, rule in enumerate(rules):
+        for call in sorted(rule.calls):
+            before = seen.setdefault(call, [])
+            if rule.action.kind in _GOES_ON:
+                yield from ((*pair, call) for pair in _moot(rules, before, index))
+            before.append(index)
+
+
+def _moot(rules: Sequence[Rule], before: Sequence[int], index: int) -> Iterator[tuple[int, int]]:
+    rule = rules[index]
+    for one in reversed(before):
+        if rules[one].action != rule.action:
+            return  # it stands between them, and may decide otherwise
+        if implies(rules[one].when, rule.when):
+            if not implies(rule.when, rules[one].when):
+                yield one, index
+        elif implies(rule.when, rules[one].when):
+            yield index, one
+
+
+def _no_effect(rules: Sequence[Rule], narrow: int, broad: int, call: str) -> UsageError:
+    return UsageError(
+        f"rule {narrow + 1}, {rules[narrow]}, does not narrow {call!r}: rule {broad + 1}, {rules[broad]}, lets it go on "
+        f"whatever the condition says. Before both, refuse what is not wanted: deny({call!r}, when=..., ...); "
+        "or drop one of the two"
     )
 
 
