@@ -54,6 +54,13 @@ def test_a_program_that_gave_up_its_rights_cannot_open_its_input_again(tmp_path:
     assert second.startswith("again: ")
 
 
+def test_a_filter_is_asked_and_installed_as_its_page_shows() -> None:
+    page = (TOP / "docs/how-to/filters.md").read_text()
+    shown = re.search(r"^It prints\n\n((?:    .*\n)+)", page, re.MULTILINE)
+    assert shown is not None
+    assert run("guard.py") == shown[1].replace("\n    ", "\n").removeprefix("    ")
+
+
 @pytest.mark.parametrize("page", sorted((TOP / "docs").rglob("*.md")), ids=lambda page: page.name)
 def test_a_part_of_an_example_starts_and_ends_with_code(page: Path) -> None:
     """The pages show lines by number; an edit of the example must not cut them in the middle of something."""
