@@ -98,6 +98,8 @@ def verdict(met: bool) -> str:
 
 def span(samples: Sequence[float]) -> str:
     """Median / minimum."""
+    if statistics.median(samples) < 10e-6:
+        return f"{statistics.median(samples) * 1e9:.0f} / {min(samples) * 1e9:.0f} ns"
     return f"{statistics.median(samples) * 1e6:.1f} / {min(samples) * 1e6:.1f} us"
 
 

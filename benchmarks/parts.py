@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import zlib
+
 import bunri
 
 
@@ -16,3 +19,21 @@ class Null(bunri.Compartment):
 
     def count(self, numbers: list[int]) -> int:
         return len(numbers)
+
+
+class Decoder(bunri.Compartment):
+    """Decodes, under the ordinary policy; below, the same under the two that only compute."""
+
+    def same(self, n: int) -> int:
+        return n
+
+    def decode(self, data: bytes) -> int:
+        return len(json.loads(zlib.decompress(data)))
+
+
+class ComputeDecoder(Decoder):
+    policy = bunri.Policy.compute()
+
+
+class StrictDecoder(Decoder):
+    policy = bunri.Policy.strict()

@@ -13,6 +13,8 @@ import bunri
 from benchmarks import peers
 from benchmarks.brokered import brokered
 from benchmarks.capture import capture
+from benchmarks.computing import computing
+from benchmarks.filters import filters
 from benchmarks.growth import growth
 from benchmarks.measure import (
     Cores,
@@ -171,5 +173,5 @@ def memory() -> Iterator[Row]:
 
 ALL = {
     function.__name__: function
-    for function in (null, flight, echo, start, programs, pool, memory, growth, brokered, capture)
+    for function in (null, flight, echo, start, programs, pool, memory, growth, brokered, filters, computing, capture)
 }

@@ -312,6 +312,8 @@ def _heap(step: s.Heap, work: _Work) -> None:
     heap.grow(step.size)
     if step.arenas:
         heap.take_arenas_from_heap()
+    else:
+        heap.have_no_arenas()
 
 
 def _label(step: s.Label, work: _Work) -> None:

@@ -48,7 +48,19 @@ def take_arenas_from_heap() -> None:
 
     Arenas that were mapped before must not come to free(3): so the other side of it is a function that does nothing.
     """
+    _set_arenas(1, _libc.calloc)  # its alloc(context, size) is calloc(1, size)
+
+
+def have_no_arenas() -> None:
+    """CPython gets no more arenas, and takes small objects from malloc(3) one by one, which gives them back.
+
+    Where mmap is refused it would do so too, but ask the kernel in vain before each of them: that took five times as
+    long as the decoding itself.
+    """
+    _set_arenas(0, _libc.labs)  # its alloc(context, size) is labs(0): no memory
+
+
+def _set_arenas(context: int, alloc: object) -> None:
     address = ctypes.cast
-    one = 1  # its alloc(context, size) is calloc(1, size)
-    arenas = _Arenas(one, address(_libc.calloc, ctypes.c_void_p), address(_libc.labs, ctypes.c_void_p))
+    arenas = _Arenas(context, address(alloc, ctypes.c_void_p), address(_libc.labs, ctypes.c_void_p))  # type: ignore[arg-type]
     ctypes.pythonapi.PyObject_SetArenaAllocator(ctypes.byref(arenas))

@@ -145,7 +145,7 @@ class Filter(Step, frozen=True, tag="filter"):
 
 class Heap(Step, frozen=True, tag="heap"):
     """All the memory that the worker will ever have, as room in its heap: `size` bytes. `arenas`: the interpreter's own
-    as well, for where a refused mmap is death."""
+    come from there, for where a refused mmap is death; otherwise it gets none, and takes small objects from the heap."""
 
     size: int
     arenas: bool = False
