@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -293,3 +294,20 @@ def leases() -> dict[str, list[Sample]]:
         "dhcp": [Sample(udp4(68, 67, each), 42) for each in messages],
         "dhcp6": [Sample(six(17, udp(546, 547, each)), 62) for each in second],
     }
+
+
+def connections(chance: random.Random, count: int) -> list[bytes]:
+    """Segments of a few connections in both directions, over IPv4 and IPv6, as they come."""
+    made: list[bytes] = []
+    stamps = b"\1\1\x08\x0a"
+    for _ in range(count):
+        port = 40000 + chance.randrange(6)
+        ends = (port, 50001) if chance.random() < 0.5 else (50001, port)
+        flags = chance.choice((2, 18, 16, 16, 16, 24, 24, 17, 4, 20, 0, 48))
+        extra = chance.choice((b"", stamps + chance.randbytes(8), stamps[:3] + b"\x05" + chance.randbytes(8)))
+        segment = bytearray(tcp(*ends, chance.randbytes(chance.choice((0, 0, 1, 9, 1400))), flags=flags, extra=extra))
+        segment[4:12] = chance.randbytes(8) if chance.random() < 0.5 else bytes(3) + chance.randbytes(5)
+        made.append(four(6, bytes(segment)) if port % 2 else six(6, bytes(segment)))
+        if chance.random() < 0.3:
+            made[-1] += bytes(chance.randrange(1, 8))  # as short frames are filled up
+    return made

@@ -7,9 +7,11 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Generator
 from typing import Annotated
 
 import bunri
+from bunri.apps.dump import capture
 from bunri.apps.dump.compiler import Compiler
 from bunri.apps.dump.decoder import Decoder, LiveDecoder
 from bunri.apps.dump.messages import Batch, Cursor, Job, Names, Place, RingShape
@@ -80,13 +82,14 @@ class Fragile(Decoder):
 
     def __init__(self, job: Job, cursor: Cursor, names: Names | None) -> None:
         super().__init__(job, cursor, names)
-        take = self._work.take
+        places = self._capture.places
 
-        def taken(second: int, fraction: int, length: int, b: bytes, start: int, stop: int) -> None:
-            _deadly(b[start:stop], job.prints)
-            take(second, fraction, length, b, start, stop)
+        def deadly(chunk: bytes) -> Generator[capture.Place]:
+            for place in places(chunk):
+                _deadly(place[3][place[4] : place[5]], job.prints)
+                yield place
 
-        self._work.take = taken  # type: ignore[method-assign]
+        self._capture.places = deadly  # type: ignore[method-assign]
 
     def feed(self, chunk: bytes, most: int, steps: int) -> Batch:
         return super().feed(chunk, most, steps)

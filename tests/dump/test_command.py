@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 from pathlib import Path
 
 import pytest
-from corpus import SAMPLES
+from corpus import SAMPLES, connections
 from packets import ENVIRONMENT, Dump, capture, four, needs_tcpdump, tcp, udp4
 from test_capture import FILES, read
+
+from bunri.apps.dump.monitor import LONG
 
 EVERY = [sample.data for every in SAMPLES.values() for sample in every]
 
@@ -42,6 +45,15 @@ def test_a_capture_comes_from_standard_input(shell: Dump, file: Path) -> None:
     done = shell("-n", "-r", "-", data=file.read_bytes())
     assert done.stdout == theirs("-n", "-r", file).stdout
     assert done.stderr.startswith("reading from file -, link-type EN10MB (Ethernet), snapshot length 262144\n")
+
+
+@pytest.mark.parametrize("arguments", ["-n", "-n -#", "-n -ttt", "-n -v", "-n tcp"])
+def test_a_long_file_is_printed_by_two_decoders_as_by_one(dump: Dump, tmp_path: Path, arguments: str) -> None:
+    path = tmp_path / "long.pcap"
+    path.write_bytes(capture(connections(random.Random(3), 8000)))
+    assert path.stat().st_size > LONG
+    words = arguments.split()
+    assert dump("-r", path, *words).stdout == theirs("-r", path, *words).stdout
 
 
 def test_pcapng_as_well(dump: Dump, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import random
 import struct
 
 import pytest
-from corpus import SAMPLES, ask, dns
+from corpus import SAMPLES, ask, connections, dns
 from packets import (
     MAC,
     SIX,
@@ -31,7 +31,11 @@ from packets import (
     udp4,
 )
 
+from bunri.apps.dump import options
+from bunri.apps.dump.capture import Capture
+from bunri.apps.dump.decode.core import Dissector
 from bunri.apps.dump.decode.table import Tables
+from bunri.apps.dump.messages import Cursor
 
 MUTANTS = int(os.environ.get("BUNRI_DUMP_MUTANTS", "60"))
 STYLES = [(), ("-v",), ("-vvv", "-e"), ("-q",)]
@@ -118,25 +122,8 @@ def test_sequence_numbers_count_from_the_start_of_a_connection() -> None:
     assert not found, shown(found)
 
 
-def connection(chance: random.Random) -> list[bytes]:
-    """Segments of a few connections in both directions, over IPv4 and IPv6, as they come."""
-    made: list[bytes] = []
-    stamps = b"\1\1\x08\x0a"
-    for _ in range(400):
-        port = 40000 + chance.randrange(6)
-        ends = (port, 50001) if chance.random() < 0.5 else (50001, port)
-        flags = chance.choice((2, 18, 16, 16, 16, 24, 24, 17, 4, 20, 0, 48))
-        extra = chance.choice((b"", stamps + chance.randbytes(8), stamps[:3] + b"\x05" + chance.randbytes(8)))
-        segment = bytearray(tcp(*ends, chance.randbytes(chance.choice((0, 0, 1, 9, 1400))), flags=flags, extra=extra))
-        segment[4:12] = chance.randbytes(8) if chance.random() < 0.5 else bytes(3) + chance.randbytes(5)
-        made.append(four(6, bytes(segment)) if port % 2 else six(6, bytes(segment)))
-        if chance.random() < 0.3:
-            made[-1] += bytes(chance.randrange(1, 8))  # as short frames are filled up
-    return made
-
-
 def test_connections_are_printed_as_tcpdump_prints_them() -> None:
-    packets = connection(random.Random(7))
+    packets = connections(random.Random(7), 400)
     assert not (found := different(packets)), shown(found)
     assert not (found := different(packets, "-S")), shown(found)
 
@@ -144,10 +131,10 @@ def test_connections_are_printed_as_tcpdump_prints_them() -> None:
 def test_the_short_way_prints_what_the_long_way_prints() -> None:
     """Common packets are printed in one pass (common.py): with any bytes changed, the lines are the same without it."""
     chance = random.Random(8)
-    packets = connection(chance)
+    packets = connections(chance, 400)
     for samples in SAMPLES.values():
         packets += [mutated(sample.data, 12, (), chance) for sample in samples for _ in range(20)]
-    packets += [mutated(packet, 12, (), chance) for packet in connection(chance)]
+    packets += [mutated(packet, 12, (), chance) for packet in connections(chance, 400)]
     header = [
         ether(0x0806, struct.pack(">HHBBH", 1, 0x0800, 6, 4, 1) + bytes(20)),
         four(1, b"\x08\0\xf7\xfd\0\1\0\1" + bytes(8)),
@@ -170,6 +157,28 @@ def test_the_short_way_prints_what_the_long_way_prints() -> None:
         if short[number] != long[number]
     ]
     assert not wrong, shown(wrong)
+
+
+def test_a_decoder_that_only_follows_prints_on_where_another_one_was() -> None:
+    """Of each packet one of two prints the line and the other only takes note: together they print what one prints."""
+    chance = random.Random(9)
+    packets = connections(chance, 600)
+    for at in range(0, len(packets), 7):  # in tunnels, where only printing tells what there is to note
+        packets[at] = udp4(40000, 4789, b"\x08" + bytes(7) + packets[at])
+    packets += [mutated(packet, 12, (), chance) for packet in packets]
+    data = capture(packets)
+    pair = [Dissector(options.parse(["-n", "-#"]).style, Tables()) for _ in range(2)]
+    text = ""
+    for second, fraction, length, captured in Capture(Cursor(), 6).feed(data):
+        if chance.random() < 0.2:
+            pair.reverse()
+        for d in pair:
+            d.set_link(1)
+        pair[0].packet(second, fraction, length, captured, 0, len(captured))
+        pair[1].follow(length, captured, 0, len(captured))
+        text += pair[0].taken()
+        assert pair[1].taken() == ""
+    assert text == ours(data, "-n", "-#")
 
 
 def test_a_name_that_ends_in_a_pointer_is_read_anew_each_time() -> None:

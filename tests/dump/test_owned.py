@@ -145,15 +145,16 @@ def test_the_owner_of_the_compiler_gives_a_program_that_is_checked() -> None:
             check(lie)
 
 
+@pytest.mark.parametrize("more", [0, 2000], ids=["", "one of two"])
 @pytest.mark.parametrize("mark", [b"DIES", b"RAISES", b"HANGS"])
 def test_a_decoder_that_ends_on_a_packet_is_replaced(
-    mark: bytes, dump: Dump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mark: bytes, more: int, dump: Dump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others are printed, that one is reported and kept."""
     monkeypatch.setattr(monitor, "Decoder", dump_owned.Fragile)
     monkeypatch.setattr(monitor, "PATIENCE", 0.7)
     monkeypatch.setattr(monitor, "PATIENCE_FOR_ONE", 0.7)
-    packets = [udp4(40000, 50001, bytes(index)) for index in range(8)]
+    packets = [udp4(40000, 50001, bytes(index)) for index in range(8)] + [udp4(40000, 50001, bytes(1400))] * more
     killer = udp4(40000, 50001, mark)
     source, kept = tmp_path / "in.pcap", tmp_path / "bad.pcap"
     source.write_bytes(capture([*packets[:3], killer, *packets[3:6], killer, *packets[6:]]))

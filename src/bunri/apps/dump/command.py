@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
+import stat
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,7 +19,7 @@ from bunri.apps.dump import capture, selfconfine
 from bunri.apps.dump.decoder import Decoder
 from bunri.apps.dump.linktypes import LINK_TYPES, described, number_of
 from bunri.apps.dump.messages import Cursor, Instruction, Job, Kind, Style
-from bunri.apps.dump.monitor import CHUNK, Failed, Reading, Source, compile_expression, complain, names_for
+from bunri.apps.dump.monitor import CHUNK, LONG, Failed, Reading, Source, compile_expression, complain, names_for
 from bunri.apps.dump.options import BadOption, Options, parse
 from bunri.apps.dump.output import Output
 from bunri.apps.dump.usage import HELP
@@ -138,7 +140,8 @@ def _reading(stream: Source, options: Options, stack: ExitStack) -> int:
     prints = not options.count and (not options.write or options.prints)
     interfaces = dict(socket.if_nameindex()) if kind.link == 276 else {}
     job = Job(style_here(options.style), program, prints, bool(options.write), interfaces)
-    reading = Reading(Prefixed(head, stream), job, names_for(stack, options.style.numeric), options.most)
+    names = names_for(stack, options.style.numeric)
+    reading = Reading(Prefixed(head, stream), job, names, options.most, long=_is_long(stream))
     output = Output(options, stack)
     output.open(kind.link, kind.snap)
     return _print(reading, output, options, kind)
@@ -170,6 +173,14 @@ def _print(reading: Reading, output: Output, options: Options, kind: Kind) -> in
     if fault:
         raise Failed(f"pcap_loop: {bunri.printable(fault, limit=300)}")
     return 0
+
+
+def _is_long(stream: Source) -> bool:
+    """A file in which there is enough to do for two decoders, where two processors are here."""
+    if len(os.sched_getaffinity(0)) < 2 or not isinstance(stream, io.BufferedReader):
+        return False
+    status = os.fstat(stream.fileno())
+    return stat.S_ISREG(status.st_mode) and status.st_size >= LONG
 
 
 def report_lost(reading: Reading, options: Options, kind: Kind) -> None:

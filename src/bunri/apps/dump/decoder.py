@@ -7,7 +7,8 @@ wrong lines, and stop. It is then replaced by another one, which goes on behind 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 
 import bunri
@@ -68,11 +69,11 @@ class Decoder(bunri.Compartment):
         fault = ""
         work = self._work
         work.begin(most)
-        places = self._capture.places(chunk)
+        places = self._places(chunk)
         try:
+            if work.only_prints and most < 0 and steps < 0:
+                work.print(places)
             for place in places:
-                if work.link < 0:
-                    work.set_link(self._capture.cursor.first)
                 work.take(*place)
                 steps -= 1
                 if steps == 0 or work.full:
@@ -83,6 +84,30 @@ class Decoder(bunri.Compartment):
         places.close()
         cursor = replace(self._capture.cursor, carried=self._capture.carried)
         return work.end(cursor, fault)
+
+    def follow(self, chunk: bytes) -> int:
+        """The capture's next bytes, which another decoder prints; how many packets those were."""
+        work = self._work
+        work.begin(-1)
+        with contextlib.suppress(BadCapture):  # the other one says so
+            work.follow(self._places(chunk))
+        return work.end(self._capture.cursor, "").packets
+
+    def _places(self, chunk: bytes) -> Generator[capture.Place]:
+        places = self._capture.places(chunk)
+        if self._work.link >= 0:
+            return places
+        return self._first_places(places)
+
+    def _first_places(self, places: Generator[capture.Place]) -> Generator[capture.Place]:
+        """Before the first packet it is known of which link all are."""
+        try:
+            for place in places:
+                if self._work.link < 0:
+                    self._work.set_link(self._capture.cursor.first)
+                yield place
+        finally:
+            places.close()
 
     def finish(self) -> Batch:
         """The end of the capture."""
@@ -205,6 +230,7 @@ class Work:
         self._count = 0
         self._most = -1
         self.full = False
+        self.only_prints = job.prints and not job.records and not job.program
         self.link = -1
 
     def set_link(self, link: int) -> None:
@@ -222,6 +248,30 @@ class Work:
         """One packet."""
         second, fraction, length, data = packet
         self.take(second, fraction, length, data, 0, len(data))
+
+    def print(self, places: Iterable[capture.Place]) -> None:
+        """All of these packets, where that is all there is to do."""
+        dissector = self._dissector
+        before, one = dissector.captured, dissector.packet
+        try:
+            for place in places:
+                one(*place)
+        finally:
+            self._add(dissector.captured - before)
+
+    def follow(self, places: Iterable[capture.Place]) -> None:
+        """Packets that another decoder prints, in the same way."""
+        dissector = self._dissector
+        before, one = dissector.captured, dissector.follow
+        try:
+            for _, _, length, b, start, stop in places:
+                one(length, b, start, stop)
+        finally:
+            self._add(dissector.captured - before)
+
+    def _add(self, count: int) -> None:
+        self._read += count
+        self._count += count
 
     def take(self, second: int, fraction: int, length: int, b: bytes, start: int, stop: int) -> None:
         """One packet, where it was read."""

@@ -32,6 +32,12 @@ class Style:
     zone: bytes = b""  # the local time zone as a TZif file; empty: what TZ says
     services: dict[str, dict[int, str]] = field(default_factory=lambda: {})  # "tcp" and "udp": port -> name
 
+    @property
+    def brief(self) -> bool:
+        """Nothing was asked for that changes the line of an ordinary packet behind its time."""
+        told = self.verbose or self.quiet or self.link or self.absolute or self.type
+        return not (told or self.hexadecimal or self.hex_ascii or self.ascii)
+
 
 @dataclass(frozen=True)
 class Interface:

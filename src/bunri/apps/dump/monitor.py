@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -24,6 +24,8 @@ from bunri.apps.dump.messages import BadExpression, Batch, Cursor, Instruction, 
 from bunri.apps.dump.resolver import Resolver
 
 CHUNK = 1 << 18
+LONG = 2 << 20  # bytes of a file for which a second decoder is worth its start
+_AHEAD = 4  # pieces that two decoders are given before one is back
 PATIENCE = 20.0  # seconds for one piece of a capture
 PATIENCE_FOR_ONE = 3.0  # seconds for one packet of which it is known that one of its neighbours hangs
 
@@ -102,7 +104,8 @@ def safe(text: bytes) -> bytes:
 class Reading:
     """One capture file, read by decoders that may die."""
 
-    def __init__(self, stream: Source, job: Job, names: Names | None, most: int) -> None:
+    def __init__(self, stream: Source, job: Job, names: Names | None, most: int, *, long: bool = False) -> None:
+        self._in_turn = long and most < 0 and names is None and _can_be_followed(job)
         self._stream = stream
         self._job = job
         self._names = names
@@ -110,6 +113,7 @@ class Reading:
         self._cursor = Cursor()
         self._decoder: Decoder | None = None
         self._kept = b""  # the bytes that a decoder carries over: another one needs them
+        self._pair: list[Decoder] = []
         self.lost: list[Lost] = []
         self.quarantined: list[bytes] = []
 
@@ -121,6 +125,8 @@ class Reading:
             self._end()
 
     def _all(self) -> Iterator[Batch]:
+        if self._in_turn and not (yield from self._both()):
+            return
         ahead: deque[tuple[bytes, bunri.Call[Batch]]] = deque()
         more = True
         while more or ahead:
@@ -148,6 +154,42 @@ class Reading:
             if batch.done or batch.fault:
                 return
         yield self._last()
+
+    def _both(self) -> Generator[Batch, None, bool]:
+        """Two decoders in turn: one prints a piece, while the other notes of it what it needs to print the next one.
+
+        False where all is said; true where one decoder has to go on, since one of these died."""
+        pair = self._pair = [Decoder.start(self._job, Cursor(), None) for _ in range(2)]
+        ahead: deque[tuple[bytes, bunri.Call[Batch], bunri.Call[int]]] = deque()
+        more = True
+        while True:
+            while more and len(ahead) < _AHEAD:
+                chunk = self._read()
+                more = bool(chunk)
+                if more:
+                    pair.reverse()
+                    with bunri.deadline(PATIENCE):
+                        ahead.append(
+                            (chunk, bunri.call(pair[0].feed, chunk, -1, -1), bunri.call(pair[1].follow, chunk))
+                        )
+            if not ahead:
+                self._decoder = pair[0]
+                return True
+            chunk, printed, followed = ahead.popleft()
+            try:
+                batch = self._checked(printed.result(), len(self._kept) + len(chunk))
+                followed.result()
+            except bunri.PeerError as fault:
+                for _, printing, following in ahead:
+                    printing.cancel()
+                    following.cancel()
+                self._end()
+                yield from self._without_the_killer([chunk, *(each[0] for each in ahead)], fault)
+                return self._most != 0
+            self._take(batch, chunk)
+            yield batch
+            if batch.fault:
+                return False
 
     def _read(self) -> bytes:
         return self._stream.read1(CHUNK)
@@ -179,8 +221,9 @@ class Reading:
             return bunri.call(worker.feed, chunk, self._most, -1)
 
     def _end(self) -> None:
-        decoder, self._decoder = self._decoder, None
-        if decoder is not None:
+        decoders = self._pair or ([self._decoder] if self._decoder is not None else [])
+        self._decoder, self._pair = None, []
+        for decoder in decoders:
             decoder.close()
 
     def _without_the_killer(self, pieces: list[bytes], fault: bunri.PeerError) -> Iterator[Batch]:
@@ -235,6 +278,11 @@ class Reading:
     def _last(self) -> Batch:
         with bunri.deadline(PATIENCE):
             return self._worker().finish()
+
+
+def _can_be_followed(job: Job) -> bool:
+    """Whether noting what a packet changes takes less than printing it; -ttt and -ttttt change something each time."""
+    return job.prints and not job.records and not job.program and job.style.brief and job.style.time not in (3, 5)
 
 
 def complain(text: str) -> None:

@@ -28,6 +28,7 @@ _ARP = struct.Struct(">HHHH6s4s6s4s").unpack_from
 _FRAGMENT_AND_PROTOCOL = 0x3FFF00FF
 _FIN, _SYN, _RST, _ACK, _URG = 1, 2, 4, 16, 32
 _TIMES_ALONE = 0x0101080A  # two of nothing, then time stamps
+_VXLAN = 4789
 _NOBODY = bytes(6)
 
 
@@ -146,3 +147,44 @@ def _arp(d: Dissector, stamp: str, b: bytes, o: int, length: int) -> bool:
     else:
         return False
     return True
+
+
+# A decoder that does not print a packet has to remember of it what another one does that prints it: where TCP
+# connections start. Nothing else goes from one packet to the next, as long as tunnels are printed.
+
+
+def follow(d: Dissector, b: bytes, o: int, end: int, length: int) -> bool:
+    """Remember what a packet changes; False, and nothing remembered, where only printing it can tell."""
+    if end < o + 42:
+        return False
+    kind, first, total, _, rest = _ETHER(b, o)
+    if kind == 0x0800:
+        if first >> 8 != 0x45 or total > length - 14:
+            return False
+        protocol = rest & _FRAGMENT_AND_PROTOCOL
+        if protocol == 6:
+            return _follow_tcp(d, b, o + 34, end, total - 20, b[o + 26 : o + 38])
+        if protocol == 17:
+            return _is_no_tunnel(b, o + 34)
+        return bool(protocol == 1)  # without -v no packet inside is printed
+    if kind == 0x86DD and end >= o + 62:
+        first, size, following = _IP6(b, o + 14)
+        if first >> 28 != 6 or not 0 < size <= length - 54:
+            return False
+        if following == 6:
+            return _follow_tcp(d, b, o + 54, end, size, b[o + 22 : o + 58])
+        return bool(following == 17) and _is_no_tunnel(b, o + 54)
+    return bool(kind == 0x0806)
+
+
+def _follow_tcp(d: Dissector, b: bytes, o: int, end: int, length: int, key: bytes) -> bool:
+    if end < o + 20 or length < 20:
+        return False
+    _, _, seq, ack, size, flags, _ = _TCP(b, o)
+    if flags & _ACK and size >= 0x50 and (flags & _SYN or key not in d.streams):
+        remember(d, key, (seq, ack - 1 & 0xFFFFFFFF))
+    return True
+
+
+def _is_no_tunnel(b: bytes, o: int) -> bool:
+    return _VXLAN not in _UDP(b, o)[:2]

@@ -168,6 +168,7 @@ class Dissector:
             self._zone = zoneinfo.ZoneInfo.from_file(io.BytesIO(style.zone))
         self._printer: LinkPrinter
         self._common: Common | None
+        self._followed: Followed | None
         self.set_link(-1)
         self._second = -1
         self._second_text = ""
@@ -183,9 +184,8 @@ class Dissector:
     def set_link(self, kind: int) -> None:
         """The link type of the packets that follow."""
         self._printer = self.tables.link(kind)
-        style = self.style
-        changed = style.verbose or style.quiet or style.link or style.absolute or style.type or self._dumps_all
-        self._common = None if changed else self.tables.common.get(kind)
+        self._common = self.tables.common.get(kind) if self.style.brief else None
+        self._followed = self.tables.followed.get(kind) if self.style.brief else None
 
     # One packet.
 
@@ -206,6 +206,15 @@ class Dissector:
         if self._common is None or not self._common(self, stamp, b, start, stop, length):
             self.write(stamp)
             self._other(length, b[start:stop])
+
+    def follow(self, length: int, b: bytes, start: int, stop: int) -> None:
+        """Take note of a packet that another decoder prints."""
+        self.captured += 1
+        if not 0 < stop - start <= length <= MOST_CAPTURED:
+            return
+        if self._followed is None or not self._followed(self, b, start, stop, length):
+            self._other(length, b[start:stop])
+            self.lines.clear()
 
     def _other(self, length: int, data: bytes) -> None:
         write = self.write
@@ -335,6 +344,9 @@ LinkPrinter = Callable[[Dissector, bytes, int, int], int]
 
 Common = Callable[[Dissector, str, bytes, int, int, int], bool]
 """Prints the whole line of a packet, if it is one that it knows: time, bytes, start, end, length on the wire."""
+
+Followed = Callable[[Dissector, bytes, int, int, int], bool]
+"""The same without printing: what is to be remembered of the packet."""
 
 _THREE: Final = tuple(f"{number:03}" for number in range(1000))
 _BAD_TIME: Final = "[Error converting time]"

@@ -28,7 +28,7 @@ from bunri.apps.dump.decode import (
     tunnels,
     udp,
 )
-from bunri.apps.dump.decode.core import Common, Dissector, LinkPrinter
+from bunri.apps.dump.decode.core import Common, Dissector, Followed, LinkPrinter
 
 Frame = Callable[[Dissector, int, int, int, int], None]
 """Payload of a link: offset, length, bytes captured, offset of the Ethernet header or -1."""
@@ -53,6 +53,7 @@ LINKS: Mapping[int, LinkPrinter] = {
 }
 
 COMMON: Mapping[int, Common] = {ETHERNET: common.common}
+FOLLOWED: Mapping[int, Followed] = {ETHERNET: common.follow}
 
 ETHERTYPES: Mapping[int, Frame] = {
     0x0800: ip4.ip4_frame,
@@ -128,6 +129,7 @@ class Tables:
     tcp_order: tuple[int, ...] = tuple(TCP_PORTS)
     udp_order: tuple[int, ...] = tuple(UDP_PORTS)
     common: Mapping[int, Common] = field(default_factory=lambda: COMMON)
+    followed: Mapping[int, Followed] = field(default_factory=lambda: FOLLOWED)
     llc: Callable[[Dissector, int, int, int, int], int] = llc.llc
     ether: Callable[[Dissector, int, int, int], int] = link.ether
 
