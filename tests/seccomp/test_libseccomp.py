@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import assume, given, settings
+from answered import ALLOWED, MAGIC, decisions
+from filtered_child import CHILD_NEEDS, MACHINE
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from libseccomp_peer import MASKED, Comparison, compiled, number_of
 from random_policies import LARGEST, examples, words
@@ -127,6 +129,32 @@ def test_libseccomps_program_decides_as_ours(
         for _ in range(4):
             args = tuple(data.draw(some) for _ in range(6))
             assert ours.decide(arch, name, args) == theirs.decide(arch, name, args), (name, args)
+
+
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@given(st.lists(alternatives(), min_size=1, max_size=5), st.booleans(), st.data())
+def test_installed_both_decide_alike_and_as_simulated(
+    rules: list[Alternative], allow_list: bool, data: st.DataObject
+) -> None:
+    """Nothing is taken from a simulation: each program is in the kernel of a child of its own, and is asked there."""
+    if MACHINE not in arches():
+        pytest.skip(f"no system call table for {MACHINE}")
+    action, default = (Action.ALLOW, EPERM) if allow_list else (EPERM, Action.ALLOW)
+    programs = both(MACHINE, [*rules, *(Alternative(name, ()) for name in CHILD_NEEDS if allow_list)], action, default)
+    assume(programs is not None)
+    assert programs
+    ours, theirs = programs
+    bounds = {0, LARGEST}
+    for rule in rules:
+        for test in rule.tests:
+            bounds |= {(test.a + near) % (1 << 64) for near in (-1, 0, 1, 1 << 32)} | {test.b}
+    some = st.tuples(*[st.sampled_from(sorted(bounds))] * 5)
+    calls = [(name, data.draw(some)) for name in NAMES for _ in range(4)]
+    asked = [(syscalls_of(MACHINE)[name], args) for name, args in calls]
+    got, other = decisions(ours.to_bytes(), asked), decisions(theirs.to_bytes(), asked)
+    for call, mine, his in zip(calls, got, other, strict=True):
+        simulated = ours.decide(MACHINE, call[0], (*call[1], MAGIC))
+        assert mine == his == (ALLOWED if simulated == Action.ALLOW else simulated.data), call
 
 
 @pytest.mark.parametrize("name", ["stdio", "@file-system", "@system-service"])

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from hypothesis import assume, given, settings
@@ -17,11 +18,13 @@ from bunri.seccomp import (
     ATTACK_SHAPED,
     Action,
     Arg,
+    Imported,
     Kind,
     allow,
     compile,
     deny,
     from_minijail,
+    from_oci,
     from_systemd,
     from_trace,
     group,
@@ -291,6 +294,42 @@ def test_any_text_is_a_filter_or_a_usage_error(text: str) -> None:
             read(text).compile()
         except UsageError:
             continue
+
+
+UNIT = "[Service]\nSystemCallFilter=@basic-io openat connect:EACCES \\\n  ptrace\nSystemCallFilter=~openat getpid:kill\nSystemCallErrorNumber=EPERM\n"
+POLICY = "@default return EPERM\nread: 1\nsocket: arg0 == AF_UNIX || arg0 == AF_INET && arg1 in ~SOCK_STREAM; return 13\nmmap: arg2 & (1|4)\n"
+PROFILE = """{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38, "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": []}],
+"syscalls": [{"names": ["read", "clone"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 2114060288, "valueTwo": 0,
+"op": "SCMP_CMP_MASKED_EQ"}], "includes": {"caps": ["CAP_SYS_ADMIN"], "minKernel": "4.8"}, "excludes": {"arches": ["s390"]}}]}"""
+READERS: dict[str, tuple[str, Callable[[str], Imported]]] = {
+    "systemd": (UNIT, from_systemd),
+    "minijail": (POLICY, from_minijail),
+    "strace": (LINES, from_trace),
+    "strace -c": (SUMMARIES, from_trace),
+    "OCI": (PROFILE, from_oci),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@settings(max_examples=examples(60), deadline=None)
+@given(st.data())
+def test_a_text_that_is_nearly_right_is_a_filter_or_a_usage_error(name: str, data: st.DataObject) -> None:
+    """A right one, with pieces of itself cut out, doubled, moved, or changed."""
+    text, read = READERS[name]
+    read(text).compile()
+    for _ in range(data.draw(st.integers(1, 4))):
+        at, length = data.draw(st.integers(0, len(text))), data.draw(st.integers(0, 12))
+        piece = data.draw(
+            st.sampled_from(
+                ("", text[at : at + length], "\0", "-1", "99999999999999999999", "\u202e", '"', "(", "\n", "~", "é")
+            )
+        )
+        to = data.draw(st.integers(0, len(text)))
+        text = text[:at] + text[at + length :] if not piece else text[:to] + piece + text[to:]
+    try:
+        read(text).compile()
+    except UsageError:
+        return
 
 
 def test_a_killing_rule_goes_out_as_kill() -> None:

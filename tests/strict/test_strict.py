@@ -41,6 +41,8 @@ def test_the_kernel_says_which_mode_it_is(compartment: type[computing.Compute]) 
         layer = next(each for each in worker.process.report.layers if each.name == "filter")
         assert layer.observed_by is bunri.Observer.MONITOR
         assert ("mode 1" in layer.detail) is (mode == 1)
+        channel = worker.process.report.layer("descriptors")
+        assert "Unix socket: read and write, no other calls" in channel.detail
 
 
 @BOTH

@@ -253,6 +253,15 @@ def _always(means: Means) -> _Facts:
     return _yes()
 
 
+def _descriptors(means: Means) -> _Facts:
+    """What stays open, and so by which way it talks to the monitor."""
+    if means.needs.shape is not Shape.WORKER:
+        return _yes()
+    carries = means.needs.sends_descriptors or means.needs.receives_descriptors
+    calls = "sendmsg and recvmsg for handles" if carries else "no other calls"
+    return _yes(f"the channel is a Unix socket: read and write, {calls}; large bytes in shared memory")
+
+
 def _keyring(means: Means) -> _Facts:
     return _when(means.host.keyring, f"joining one is refused ({means.host.remarks.get('keyring', 'refused')})")
 
@@ -335,7 +344,7 @@ _LAYERS: Final[tuple[tuple[Promise | None, str, Callable[[Means], _Facts]], ...]
     (None, "MDWE", _mdwe),
     (None, "not dumpable", _not_dumpable),
     (None, "core limit", _always),
-    (None, "descriptors", _always),
+    (None, "descriptors", _descriptors),
     (None, "keyring", _keyring),
     (None, "session", _session),
     (None, "parent death", _parent_death),
