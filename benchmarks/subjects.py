@@ -32,6 +32,7 @@ from benchmarks.measure import (
 )
 from benchmarks.parts import Null
 from benchmarks.peer import SIZE
+from benchmarks.transfer import transfer
 from bunri import Policy, fs
 
 IN_FLIGHT = 2000
@@ -173,5 +174,19 @@ def memory() -> Iterator[Row]:
 
 ALL = {
     function.__name__: function
-    for function in (null, flight, echo, start, programs, pool, memory, growth, brokered, filters, computing, capture)
+    for function in (
+        null,
+        flight,
+        echo,
+        start,
+        programs,
+        pool,
+        memory,
+        growth,
+        brokered,
+        filters,
+        computing,
+        capture,
+        transfer,
+    )
 }
