@@ -38,13 +38,15 @@ def test_values_are_read_as_vsftpd_reads_them(tmp_path: Path) -> None:
         ("write_enable = YES", "no space"),
         ("write_enable= YES", "no space"),
         ("write_enable", "no setting"),
-        ("chown_uploads=YES", "does not have vsftpd's option chown_uploads"),
+        ("tilde_user_enable=YES", "does not have vsftpd's option tilde_user_enable"),
+        ("chown_uploads=YES", "needs anonymous uploads"),
         ("pasv_promiscuous=YES", "always"),
         ("listen_ipv6=YES", "exclude each other"),
         ("implicit_ssl=YES", "needs ssl_enable"),
         ("pasv_min_port=5\npasv_max_port=4", "above pasv_max_port"),
         ("pasv_enable=NO\nport_enable=NO", "no way for data"),
         ("idle_session_timeout=0", "at least 1"),
+        ("ssl_enable=YES\nssl_ciphers=NONSENSE", "no cipher"),
         ("deny_file={a,{b}}", "nested"),
     ],
 )
@@ -55,7 +57,7 @@ def test_what_means_nothing_is_refused_with_its_place(tmp_path: Path, line: str,
 
 
 def test_an_option_that_is_not_built_may_stand_at_its_default(tmp_path: Path) -> None:
-    assert parsed(tmp_path, "tcp_wrappers=NO\nchown_upload_mode=0600\nseccomp_sandbox=YES\n") == parsed(tmp_path, "")
+    assert parsed(tmp_path, "tcp_wrappers=NO\nseccomp_sandbox=YES\n") == parsed(tmp_path, "")
 
 
 def test_nobody_to_log_in_is_refused(tmp_path: Path) -> None:
@@ -92,7 +94,7 @@ def test_the_defaults_are_those_of_the_manual() -> None:
     if not manual.exists():
         pytest.skip("vsftpd's manual is not installed")
     text = gzip.decompress(manual.read_bytes()).decode()
-    ours = {"nopriv_user", "secure_chroot_dir"}
+    ours = {"nopriv_user", "secure_chroot_dir", "ssl_ciphers"}
     different = []
     for name, entry in re.findall(r"\.TP\n\.B (\w+)\n(.*?)(?=\n\.TP|\n\.SH|\Z)", text, re.DOTALL):
         found = re.search(r"^Default: (\S+)", entry, re.MULTILINE)

@@ -149,6 +149,16 @@ def test_files_go_both_ways(lax: tuple[Served, Path]) -> None:
         assert "up" in ftp.nlst()
 
 
+def test_ciphers_are_those_configured(folder: Path, pem: Path, pub: Path) -> None:
+    name = "ECDHE-ECDSA-AES256-GCM-SHA384"
+    file = written(folder / "ciphers", **BASE, anon_root=pub, rsa_cert_file=pem, ssl_ciphers=name)
+    with serving(folder, str(file)) as server:
+        context = ssl._create_unverified_context()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        with secure(server, context=context) as ftp:
+            assert isinstance(ftp.sock, ssl.SSLSocket) and (ftp.sock.cipher() or ("",))[0] == name
+
+
 def test_tls_from_the_first_byte(folder: Path, pem: Path, pub: Path) -> None:
     file = written(folder / "implicit", **BASE, anon_root=pub, rsa_cert_file=pem, implicit_ssl="YES")
     with serving(folder, str(file)) as server:

@@ -33,6 +33,8 @@ class Account:
     earned: bunri.Policy  # of which the user, the files and how large they may grow count
     rights: Rights
     config: Config  # with the user's own file
+    root: str  # the folder outside
+    gives_away: bool = False  # what is uploaded becomes chown_username's
 
     def policy(self, of: bunri.Policy) -> bunri.Policy:
         """The session's policy."""
@@ -54,7 +56,10 @@ def account(main: Config, name: str, kind: Kind, tls: bool) -> Account:
     earned = bunri.Policy(user=_user(entry), files=[bunri.fs.read(home, at=place)])
     if writes:  # what is off costs no permission
         earned = earned.with_(files=[bunri.fs.write(home, at=place)], file_size=FREE)
-    return Account(earned, _rights(c, name, kind, commands, start, tls), c)
+    gives_away = c.chown_uploads and not _is_as_local(c, kind) and bool(commands & UPLOADING)
+    if gives_away:
+        _entry(c.chown_username)
+    return Account(earned, _rights(c, name, kind, commands, start, tls), c, home, gives_away)
 
 
 def _own(main: Config, name: str) -> Config:
@@ -126,6 +131,11 @@ def _refuse_writable(home: str, entry: pwd.struct_passwd | None) -> None:
         )
 
 
+def _is_as_local(c: Config, kind: Kind) -> bool:
+    """Guests have anonymous's rights, unless they are to have local ones."""
+    return kind is Kind.LOCAL or (kind is Kind.GUEST and c.virtual_use_local_privs)
+
+
 def _commands(c: Config, kind: Kind, tls: bool) -> frozenset[str]:
     commands = READING
     if tls:
@@ -135,7 +145,7 @@ def _commands(c: Config, kind: Kind, tls: bool) -> frozenset[str]:
     if not c.download_enable:
         commands -= {"RETR"}
     if c.write_enable:
-        as_local = kind is Kind.LOCAL or (kind is Kind.GUEST and c.virtual_use_local_privs)
+        as_local = _is_as_local(c, kind)
         commands |= UPLOADING if as_local or c.anon_upload_enable else frozenset()
         commands |= MAKING if as_local or c.anon_mkdir_write_enable else frozenset()
         commands |= CHANGING if as_local or c.anon_other_write_enable else frozenset()
@@ -154,7 +164,7 @@ def _list(text: str) -> frozenset[str]:
 
 
 def _rights(c: Config, name: str, kind: Kind, commands: frozenset[str], start: str, tls: bool) -> Rights:
-    as_local = kind is Kind.LOCAL or (kind is Kind.GUEST and c.virtual_use_local_privs)
+    as_local = _is_as_local(c, kind)
     return Rights(
         kind=kind,
         user="ftp" if kind is Kind.ANONYMOUS else name,
@@ -166,6 +176,8 @@ def _rights(c: Config, name: str, kind: Kind, commands: frozenset[str], start: s
         umask=c.local_umask if as_local else c.anon_umask,
         file_mode=c.file_open_mode,
         hide_ids=c.hide_ids,
+        local_time=c.use_localtime,
+        message_file=c.message_file if c.dirmessage_enable else "",
         recursive=c.ls_recurse_enable,
         ascii_down=c.ascii_download_enable,
         ascii_up=c.ascii_upload_enable,

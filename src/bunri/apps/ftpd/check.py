@@ -81,6 +81,9 @@ def _sessions(config: Config) -> Iterator[str]:
         changes = sorted(it.rights.commands & (UPLOADING | MAKING | CHANGING | {"SITE CHMOD"}))
         yield f"  session of {name}: {_granted(it.policy(Session.policy))}; the control socket, a Data, a Log"
         yield f"    {'changes files by ' + ', '.join(changes) if changes else 'changes nothing'}"
+        if it.gives_away:
+            mode = f"0{config.chown_upload_mode:o}"
+            yield f"    Uploads: a broker opens new files as {config.ftp_username}; they become {config.chown_username}'s, {mode}"
     if config.local_enable and not config.guest_enable:
         jailed = "is its whole root" if config.chroot_local_user else "stands where it stands, and nothing else does"
         words = "read and write" if config.write_enable else "read"

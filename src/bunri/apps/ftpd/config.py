@@ -8,6 +8,7 @@ server that quietly does less than its configuration says is worse than one that
 from __future__ import annotations
 
 import difflib
+import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,17 +19,17 @@ from bunri.apps.ftpd import patterns
 
 # vsftpd has these as well; a configuration that sets one to something else than its default is refused.
 NOT_BUILT: dict[str, str] = {
-    "async_abor_enable": "NO", "background": "NO", "check_shell": "YES", "chown_uploads": "NO", "debug_ssl": "NO",
-    "delete_failed_uploads": "NO", "deny_email_enable": "NO", "dirmessage_enable": "NO", "force_dot_files": "NO",
+    "background": "NO", "check_shell": "YES", "debug_ssl": "NO",
+    "delete_failed_uploads": "NO", "deny_email_enable": "NO", "force_dot_files": "NO",
     "lock_upload_files": "YES", "mdtm_write": "YES", "no_anon_password": "NO", "no_log_lock": "NO",
     "one_process_model": "NO", "pasv_addr_resolve": "NO", "require_cert": "NO", "run_as_launching_user": "NO",
     "secure_email_list_enable": "NO", "session_support": "NO", "setproctitle_enable": "NO", "ssl_request_cert": "YES",
     "ssl_sslv2": "NO", "ssl_sslv3": "NO", "ssl_tlsv1": "YES", "strict_ssl_read_eof": "NO",
-    "strict_ssl_write_shutdown": "NO", "tcp_wrappers": "NO", "text_userdb_names": "NO", "tilde_user_enable": "NO",
-    "use_localtime": "NO", "use_sendfile": "YES", "validate_cert": "NO", "chown_upload_mode": "0600",
-    "delay_successful_login": "0", "trans_chunk_size": "0", "banned_email_file": "", "ca_certs_file": "",
-    "chown_username": "root", "dsa_cert_file": "", "dsa_private_key_file": "", "email_password_file": "",
-    "message_file": ".message", "ssl_ciphers": "", "isolate": "YES", "isolate_network": "YES",
+    "strict_ssl_write_shutdown": "NO", "tcp_wrappers": "NO", "tilde_user_enable": "NO",
+    "use_sendfile": "YES", "validate_cert": "NO", "delay_successful_login": "0", "trans_chunk_size": "0", "banned_email_file": "",
+    "ca_certs_file": "",
+    "dsa_cert_file": "", "dsa_private_key_file": "", "email_password_file": "",
+    "isolate": "YES", "isolate_network": "YES",
     "seccomp_sandbox": "YES", "allow_writeable_chroot": "", "pasv_promiscuous": "NO", "port_promiscuous": "NO",
 }  # fmt: skip
 # Why, where the reason is not that nobody has written it yet.
@@ -40,7 +41,6 @@ REASONS: dict[str, str] = {
     "isolate_network": "the processes are always isolated",
     "seccomp_sandbox": "the filter is always on",
     "run_as_launching_user": "it does so by itself when root did not start it",
-    "text_userdb_names": "looking up names would load modules from within the user's root",
     "tcp_wrappers": "use the firewall",
 }
 YES, NO = ("yes", "true", "1"), ("no", "false", "0")
@@ -50,7 +50,7 @@ BEFORE_LOGIN = frozenset({
     "force_local_logins_ssl", "ftp_username", "ftpd_banner", "guest_enable", "implicit_ssl", "listen", "listen_address",
     "listen_address6", "listen_ipv6", "listen_port", "local_enable", "max_clients", "max_login_fails", "max_per_ip",
     "nopriv_user", "pam_service_name", "require_ssl_reuse", "rsa_cert_file", "rsa_private_key_file",
-    "secure_chroot_dir", "ssl_enable", "syslog_enable", "user_config_dir", "userlist_deny", "userlist_enable",
+    "secure_chroot_dir", "ssl_ciphers", "ssl_enable", "syslog_enable", "user_config_dir", "userlist_deny", "userlist_enable",
     "userlist_file", "virtual_passwd_file", "vsftpd_log_file", "xferlog_file",
 })  # fmt: skip
 
@@ -112,6 +112,13 @@ class Config:
     download_file: str = ""
     upload_file: str = ""
     hide_ids: bool = False
+    use_localtime: bool = False
+    dirmessage_enable: bool = False
+    message_file: str = ".message"
+    text_userdb_names: bool = False
+    chown_uploads: bool = False
+    chown_username: str = "root"
+    chown_upload_mode: int = 0o600
     ls_recurse_enable: bool = False
     ascii_download_enable: bool = False
     ascii_upload_enable: bool = False
@@ -121,6 +128,7 @@ class Config:
     anon_max_rate: int = 0
     local_max_rate: int = 0
     # Data connections.
+    async_abor_enable: bool = False  # the urgent bytes of ABOR are always understood
     pasv_enable: bool = True
     pasv_min_port: int = 0
     pasv_max_port: int = 0
@@ -149,6 +157,7 @@ class Config:
     force_anon_logins_ssl: bool = False
     force_anon_data_ssl: bool = False
     require_ssl_reuse: bool = True
+    ssl_ciphers: str = ""  # vsftpd: DES-CBC3-SHA, which nobody has any more. Here: those of the library
     rsa_cert_file: str = "/usr/share/ssl/certs/vsftpd.pem"
     rsa_private_key_file: str = ""
 
@@ -254,6 +263,14 @@ def _value(name: str, text: str, where: str) -> bool | int | str:
     return number
 
 
+def _is_cipher_list(text: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ciphers(text)
+    except ssl.SSLError:
+        return False
+    return True
+
+
 def refuse_senseless(config: Config, where: str) -> None:
     """Settings that contradict each other, or would let nobody in."""
     c = config
@@ -270,11 +287,18 @@ def refuse_senseless(config: Config, where: str) -> None:
         "pasv_enable=NO and port_enable=NO leave no way for data": not (c.pasv_enable or c.port_enable),
         "local_umask is above 0777": c.local_umask > 0o777,
         "anon_umask is above 0777": c.anon_umask > 0o777,
+        "chown_uploads=YES needs anonymous uploads, by a user of this system: set anon_upload_enable=YES and ftp_username": (
+            c.chown_uploads and not (c.write_enable and c.anon_upload_enable and c.ftp_username)
+        ),
         "idle_session_timeout must be at least 1": c.idle_session_timeout < 1,
     }
     for name in ("deny_file", "hide_file", "download_file", "upload_file"):
         if fault := patterns.check(getattr(c, name)):
             raise bunri.UsageError(f"{where}: {name}={getattr(c, name)}: {fault}")
+    if c.ssl_ciphers and not _is_cipher_list(c.ssl_ciphers):
+        raise bunri.UsageError(
+            f"{where}: ssl_ciphers={c.ssl_ciphers}: there is no cipher in it. See openssl-ciphers(1)"
+        )
     for sentence, holds in sentences.items():
         if holds:
             raise bunri.UsageError(f"{where}: {sentence}")

@@ -11,25 +11,39 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
+from pyftpdlib.exceptions import FilesystemError, _FileReadWriteError
 from pyftpdlib.handlers import DTPHandler, FTPHandler, ThrottledDTPHandler
 from pyftpdlib.handlers.ftp.producers import BufferedIteratorProducer
 from pyftpdlib.ioloop import IOLoop
 
 import bunri
 from bunri.apps.ftpd.files import Files
-from bunri.apps.ftpd.messages import Data, Handover, Kind, Log, NoData, Rights, Transfer
+from bunri.apps.ftpd.messages import Data, Handover, Kind, Log, NoData, Owners, Rights, Transfer, Uploads
 from bunri.apps.ftpd.patterns import matches
 
 LOWEST_PORT = 1024
+MESSAGE = 4000  # bytes of a folder's message
 PERMISSIONS = {"CWD": "e", "LIST": "l", "RETR": "r", "APPE": "a", "DELE": "d", "RNFR": "f", "MKD": "m", "STOR": "w",
                "SITE CHMOD": "M", "MFMT": "T"}  # fmt: skip
 LOGGED = {"DELE": "DELETE", "RNTO": "RENAME", "MKD": "MKDIR", "XMKD": "MKDIR", "RMD": "RMDIR", "XRMD": "RMDIR",
           "SITE CHMOD": "CHMOD", "MFMT": "MFMT"}  # fmt: skip
 ERRORS = "surrogateescape"  # names that are no UTF-8 go through as they are
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the session was handed."""
+
+    data: Data
+    log: Log
+    uploads: Uploads | None
+    owners: Owners | None
 
 
 class Authorizer:
@@ -98,18 +112,20 @@ class Engine(FTPHandler):
         logger.setLevel(logging.WARNING)
         logger.addHandler(logging.NullHandler())
         "".encode("idna")
+        time.localtime()  # reads the time zone's file
 
-    def __init__(
-        self, control: socket.socket, data: Data, log: Log, rights: Rights, next_: Handover, loop: Any
-    ) -> None:
-        self._data = data
-        self._log = log
+    def __init__(self, control: socket.socket, services: Services, rights: Rights, next_: Handover, loop: Any) -> None:
+        self._data = services.data
+        self._log = services.log
         self._rights = rights
         self._sent_ahead = next_.sent_ahead
         self._protected = next_.protected
+        self.use_gmt_times = not rights.local_time
+        self._shown: set[str] = set()
         self._port: int | None = None  # 0: the peer comes to us
         self._ascii = False
         self._flags = ""
+        self._line: bunri.Call[None] | None = None
         self.data_channel: Any = None
         self.timeout = rights.idle
         self.authorizer = Authorizer(rights)
@@ -117,12 +133,13 @@ class Engine(FTPHandler):
         super().__init__(control, Server(), ioloop=loop)
         self.authenticated = True
         self.username = rights.user
-        self.fs = Files(rights, self)
+        self.fs = Files(rights, self, services.uploads, services.owners)
         if rights.tls:
             self._extra_feats = ["AUTH TLS", "PBSZ", "PROT"]
 
     def begin(self) -> None:
         """The answer to the password, and then the commands that came with it."""
+        self._say_message("230", self.fs.cwd)
         self.respond("230 Login successful.")
         if self._sent_ahead:
             self.handle_read()
@@ -179,6 +196,34 @@ class Engine(FTPHandler):
 
     def ftp_PASS(self, line: str) -> None:
         self.respond("230 Already logged in.")
+
+    # Directories.
+
+    def ftp_CWD(self, path: str) -> None:
+        try:
+            self.fs.chdir(path)
+        except OSError as fault:
+            self.respond(f"550 {fault.strerror}.")
+            return
+        self._say_message("250", self.fs.cwd)
+        self.respond("250 Directory successfully changed.")
+
+    def _say_message(self, code: str, folder: str) -> None:
+        """The folder's own words, once a session (dirmessage_enable)."""
+        name = self._rights.message_file
+        if not name or folder in self._shown:
+            return
+        self._shown.add(folder)
+        try:
+            file = self.fs.open(os.path.join(folder, name), "rb")
+        except (OSError, FilesystemError):
+            return
+        try:
+            text = file.read(MESSAGE).decode("utf-8", ERRORS)
+        finally:
+            file.close()
+        for line in text.splitlines():
+            self.push(f"{code}-{line}\r\n")
 
     # Listings.
 
@@ -319,7 +364,15 @@ class Engine(FTPHandler):
             self._logged(Transfer(LOGGED[cmd], _text(arg), respcode < 400))
 
     def _logged(self, what: Transfer) -> None:
-        bunri.call(self._log.transfer, what).result()
+        """One line may be on its way: the peer does not wait until the log has it."""
+        self.settle()
+        self._line = bunri.call(self._log.transfer, what)
+
+    def settle(self) -> None:
+        """Until the log has everything."""
+        if self._line is not None:
+            self._line.result()
+            self._line = None
 
     def logline(self, msg: str, logfun: Any = None) -> None:
         if self._rights.log_lines:
@@ -336,18 +389,56 @@ def _text(path: str) -> str:
     return path.encode("utf-8", ERRORS).decode("utf-8", "backslashreplace")
 
 
+class Quick(DTPHandler):
+    """A data connection without a rate: fewer and larger system calls."""
+
+    file_obj: Any
+    socket: Any
+    ac_out_buffer_size = 1 << 24  # sendfile takes what the socket has room for
+
+    def __init__(self, sock: socket.socket, cmd_channel: Engine) -> None:
+        super().__init__(sock, cmd_channel)
+        self._room: memoryview | None = None
+
+    def handle_read(self) -> None:
+        if self._data_wrapper is not None:  # lines are to be translated
+            super().handle_read()
+            return
+        if self._room is None:
+            self._room = memoryview(bytearray(1 << 18))
+        try:
+            count = self.socket.recv_into(self._room)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:  # reset: as when he had closed
+            count = 0
+        if not count:
+            self.transfer_finished = True
+            self.handle_close()
+            return
+        self.tot_bytes_received += count
+        try:
+            self.file_obj.write(self._room[:count])
+        except OSError as fault:
+            raise _FileReadWriteError(fault) from fault
+
+    handle_read_event = handle_read  # what the loop calls
+
+
 def _dtp_handler(rights: Rights) -> Any:
-    base = ThrottledDTPHandler if rights.rate else DTPHandler
+    base = ThrottledDTPHandler if rights.rate else Quick
     more = {"read_limit": rights.rate, "write_limit": rights.rate} if rights.rate else {}
     return type("Transfer", (base,), {"timeout": rights.stall, **more})
 
 
-def drive(control: socket.socket, data: Data, log: Log, rights: Rights, next_: Handover) -> None:
+def drive(control: socket.socket, services: Services, rights: Rights, next_: Handover) -> None:
     """Serve the peer until he leaves."""
     os.umask(rights.umask)
     loop = IOLoop()
     try:
-        Engine(Control(control, rights), data, log, rights, next_, loop).begin()
+        engine = Engine(Control(control, rights), services, rights, next_, loop)
+        engine.begin()
         loop.loop()
+        engine.settle()
     finally:
         loop.close()

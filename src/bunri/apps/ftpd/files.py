@@ -16,7 +16,8 @@ from typing import Any
 from pyftpdlib.exceptions import FilesystemError
 from pyftpdlib.filesystems import AbstractedFS
 
-from bunri.apps.ftpd.messages import Rights
+import bunri
+from bunri.apps.ftpd.messages import Owners, Rights, Uploads
 from bunri.apps.ftpd.patterns import matches
 
 NEW = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
@@ -26,9 +27,12 @@ HOW = {"wb": NEW | os.O_TRUNC, "ab": NEW | os.O_APPEND, "r+b": os.O_RDWR | os.O_
 class Files(AbstractedFS):
     """The worker's own root."""
 
-    def __init__(self, rights: Rights, handler: Any) -> None:
+    def __init__(self, rights: Rights, handler: Any, uploads: Uploads | None, owners: Owners | None) -> None:
         super().__init__("/", handler)
         self._rights = rights
+        self._uploads = uploads
+        self._owners = owners
+        self._users, self._groups = dict[int, str](), dict[int, str]()
         self.cwd = rights.start
 
     def validpath(self, path: str) -> bool:
@@ -42,6 +46,10 @@ class Files(AbstractedFS):
             number = os.open(filename, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
         elif r.overwrites:
             number = os.open(filename, HOW[mode], r.file_mode)
+        elif mode == "wb" and self._uploads is not None:
+            file = bunri.call(self._uploads.create, filename).result()
+            number = os.dup(file.fileno())
+            file.close()
         elif mode == "wb":
             number = os.open(filename, NEW | os.O_EXCL, r.file_mode)
         else:
@@ -80,10 +88,18 @@ class Files(AbstractedFS):
                         continue  # it may not be read: ls(1) goes on, too
 
     def get_user_by_uid(self, uid: int) -> str:
-        return "ftp" if self._rights.hide_ids else str(uid)
+        if self._owners is None:
+            return "ftp" if self._rights.hide_ids else str(uid)
+        if uid not in self._users:
+            self._users[uid] = bunri.call(self._owners.user, uid).result()
+        return self._users[uid]
 
     def get_group_by_gid(self, gid: int) -> str:
-        return "ftp" if self._rights.hide_ids else str(gid)
+        if self._owners is None:
+            return "ftp" if self._rights.hide_ids else str(gid)
+        if gid not in self._groups:
+            self._groups[gid] = bunri.call(self._owners.group, gid).result()
+        return self._groups[gid]
 
 
 class OpenFile:

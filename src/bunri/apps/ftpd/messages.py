@@ -62,6 +62,8 @@ class Rights:
     umask: int = 0o077
     file_mode: int = 0o666
     hide_ids: bool = False
+    local_time: bool = False
+    message_file: str = ""  # shown to whoever enters its folder
     recursive: bool = False
     ascii_down: bool = False
     ascii_up: bool = False
@@ -139,6 +141,30 @@ class Data(bunri.Service):
     @bunri.raises(NoData)
     async def connect(self, port: int, protected: bool) -> socket.socket:
         """A connection to a port of the peer, likewise."""
+
+
+class Uploads(bunri.Service):
+    """New files that are not the session's user's (chown_uploads)."""
+
+    @abstractmethod
+    @bunri.limit(size="8K")
+    @bunri.raises(FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError, OSError)
+    async def create(self, name: str) -> bunri.File:
+        """A new file beneath the session's root, open for writing, which belongs to chown_username already."""
+
+
+class Owners(bunri.Service):
+    """Who owns what is listed (text_userdb_names)."""
+
+    @abstractmethod
+    @bunri.limit(size="1K")
+    async def user(self, uid: int) -> str:
+        """The user's name, or the number."""
+
+    @abstractmethod
+    @bunri.limit(size="1K")
+    async def group(self, gid: int) -> str:
+        """The group's name, or the number."""
 
 
 class Log(bunri.Service):

@@ -18,10 +18,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import bunri
+from bunri import broker
 from bunri.apps.ftpd.accounts import Account, account, names_in
 from bunri.apps.ftpd.auth import LONGEST, Pam, Passwords
 from bunri.apps.ftpd.broker import DataHere
 from bunri.apps.ftpd.config import Config
+from bunri.apps.ftpd.favours import OwnersHere, UploadsHere
 from bunri.apps.ftpd.listening import listener_for, notify
 from bunri.apps.ftpd.logs import LogHere, Logs
 from bunri.apps.ftpd.messages import Ask, Greeting, Handover, Kind, Login, NoData
@@ -122,6 +124,7 @@ class Server:
     def __post_init__(self) -> None:
         self._logs = Logs(self.config)
         self._banner = banner(self.config)
+        self._names = broker.Names.here()  # starts nothing until it is asked
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Until SIGTERM, when sessions have `drain` seconds to end, or SIGINT. SIGHUP: new connections read anew."""
@@ -230,8 +233,10 @@ class Server:
         data = DataHere(control, earned.config, login.secure, rights.only_tls)
         log_ = LogHere(self._logs, peer, rights)
         mine = earned.policy(Session.policy)
+        uploads = UploadsHere(earned) if earned.gives_away else None
+        owners = OwnersHere(self._names) if earned.config.text_userdb_names and not rights.hide_ids else None
         try:
-            async with Session.start_under(mine, login.control, data, log_, rights, next_) as session:
+            async with Session.start_under(mine, login.control, data, log_, rights, next_, uploads, owners) as session:
                 await bunri.call(session.serve)
         finally:
             data.close()
@@ -279,6 +284,8 @@ def serve(
     """Serve until a signal ends it. `ready` is told the port."""
     if config.local_enable and os.geteuid() != 0 and not config.virtual_passwd_file:
         raise bunri.UsageError("local users need a server that root starts. Set local_enable=NO, or use virtual users")
+    if config.chown_uploads and os.geteuid() != 0:
+        raise bunri.UsageError("chown_uploads=YES needs a server that root starts")
     for file in (config.rsa_cert_file, config.rsa_private_key_file) if config.ssl_enable else ():
         if file and not os.access(file, os.R_OK):
             raise bunri.UsageError(f"the certificate or key {file!r} cannot be read")

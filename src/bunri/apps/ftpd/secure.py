@@ -27,7 +27,7 @@ class Secure:
         certificate = bunri.File.open(config.rsa_cert_file, "rb")
         key = bunri.File.open(config.rsa_private_key_file, "rb") if config.rsa_private_key_file else None
         try:
-            return cls(Tls.start(certificate, key, config.require_ssl_reuse))
+            return cls(Tls.start(certificate, key, config.require_ssl_reuse, config.ssl_ciphers))
         finally:
             certificate.close()
             if key is not None:

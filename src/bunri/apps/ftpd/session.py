@@ -1,6 +1,7 @@
 """Runs in: the session worker; the user's id, his folder as its root, no network. Talks to a peer who has logged in.
 
-It holds the control socket, a `Data` that gives connections to that peer only, and a `Log`.
+It holds the control socket, a `Data` that gives connections to that peer only, and a `Log`; and where the
+configuration asks for that, `Uploads` and `Owners`.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import socket
 
 import bunri
-from bunri.apps.ftpd.engine import Engine, drive
-from bunri.apps.ftpd.messages import Data, Handover, Log, Rights
+from bunri.apps.ftpd.engine import Engine, Services, drive
+from bunri.apps.ftpd.messages import Data, Handover, Log, Owners, Rights, Uploads
 
 
 class Session(bunri.Compartment):
@@ -29,13 +30,21 @@ class Session(bunri.Compartment):
     def warm_up(cls) -> None:
         Engine.prepare()
 
-    def __init__(self, control: socket.socket, data: Data, log: Log, rights: Rights, next_: Handover) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        data: Data,
+        log: Log,
+        rights: Rights,
+        next_: Handover,
+        uploads: Uploads | None = None,
+        owners: Owners | None = None,
+    ) -> None:
         self._control = control
-        self._data = data
-        self._log = log
+        self._services = Services(data, log, uploads, owners)
         self._rights = rights
         self._next = next_
 
     async def serve(self) -> None:
         """Until the peer leaves. It blocks this process's loop: nobody else is served here."""
-        drive(self._control, self._data, self._log, self._rights, self._next)
+        drive(self._control, self._services, self._rights, self._next)

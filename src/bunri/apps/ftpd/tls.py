@@ -29,11 +29,13 @@ class Tls(bunri.Compartment):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         ssl.SSLContext.wrap_bio(context, ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
 
-    def __init__(self, certificate: bunri.File, key: bunri.File | None, reuse: bool) -> None:
+    def __init__(self, certificate: bunri.File, key: bunri.File | None, reuse: bool, ciphers: str = "") -> None:
         self._reuse = reuse
         self._running: set[asyncio.Task[None]] = set()
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if ciphers:  # of TLS 1.2; those of 1.3 are the library's
+            self._context.set_ciphers(ciphers)
         descriptor = os.open(PEM, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             for file in (certificate, key):

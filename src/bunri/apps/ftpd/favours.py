@@ -1,0 +1,62 @@
+"""Runs in: the monitor. What some configurations grant a session besides: each is made only where its option is on.
+
+| option | service | whose rights act |
+|---|---|---|
+| chown_uploads | `Uploads` | a broker opens, as the session's user; the monitor changes the owner of what that broker opened |
+| text_userdb_names | `Owners` | a broker looks up, as a user id of its own |
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+
+import bunri
+from bunri import broker
+from bunri.apps.ftpd.accounts import Account
+from bunri.apps.ftpd.messages import Owners, Uploads
+
+
+class UploadsHere(Uploads):
+    """New files of one session, given to chown_username before the session has them.
+
+    No descriptor comes from the session: what is given away was opened here, new, regular, with one name and the
+    subject's own. So a session cannot have somebody else's file given away (vsftpd takes a descriptor from it).
+    """
+
+    def __init__(self, earned: Account) -> None:
+        user = earned.earned.user
+        if not isinstance(user, bunri.User):
+            raise bunri.UsageError("an account has a user")
+        self._folder = broker.Directory.at(earned.root, bunri.Access.WRITE, user=user)
+        self._owner = pwd.getpwnam(earned.config.chown_username).pw_uid
+        self._mode = earned.config.chown_upload_mode & 0o777
+
+    async def create(self, name: str) -> bunri.File:
+        file = await self._folder.open(name.lstrip("/"), "xb")
+        try:
+            info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1 or info.st_size:
+                raise PermissionError("not a new file")
+            os.fchmod(file.fileno(), self._mode)
+            os.fchown(file.fileno(), self._owner, -1)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+
+class OwnersHere(Owners):
+    """Names of the numbers that LIST shows. Hosts cannot be asked for: a look-up would carry data out."""
+
+    def __init__(self, names: broker.Names) -> None:
+        self._names = names
+
+    async def user(self, uid: int) -> str:
+        found = await self._names.user(uid)
+        return found.name if found else str(uid)
+
+    async def group(self, gid: int) -> str:
+        found = await self._names.group(gid)
+        return found.name if found else str(gid)

@@ -1,0 +1,118 @@
+"""What single options do: each as a peer sees it, and what it costs in permissions."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import pwd
+from ftplib import FTP, error_perm
+from pathlib import Path
+
+import pytest
+from ftp_served import ROOT, refused, serving, written
+
+import bunri
+from bunri.apps.ftpd.accounts import account
+from bunri.apps.ftpd.config import Config
+from bunri.apps.ftpd.favours import UploadsHere
+from bunri.apps.ftpd.messages import Kind
+
+pytestmark = pytest.mark.slow
+needs_root = pytest.mark.skipif(not ROOT, reason="gives files to other users")
+
+
+@pytest.fixture
+def drop(place: Path) -> Path:
+    """A root that nobody may write to, with a folder for uploads."""
+    (place / "in").mkdir()
+    (place / "in").chmod(0o777)
+    return place
+
+
+def lines_of(ftp: FTP, command: str) -> list[str]:
+    found: list[str] = []
+    ftp.retrlines(command, found.append)
+    return found
+
+
+@needs_root
+def test_uploads_become_somebody_elses(drop: Path, tmp_path: Path) -> None:
+    file = written(
+        tmp_path / "conf", anonymous_enable="YES", anon_root=drop, ftp_username="nobody", write_enable="YES",
+        anon_upload_enable="YES", chown_uploads="YES", chown_username="daemon", text_userdb_names="YES",
+    )  # fmt: skip
+    with serving(tmp_path, str(file)) as server, server.login() as ftp:
+        ftp.storbinary("STOR in/new", io.BytesIO(b"x" * 100000))
+        stored = drop / "in" / "new"
+        assert (stored.owner(), stored.stat().st_mode & 0o777, stored.stat().st_size) == ("daemon", 0o600, 100000)
+        with pytest.raises(error_perm, match="550"):
+            ftp.storbinary("STOR in/new", io.BytesIO(b"again"))
+        with pytest.raises(error_perm, match="550"):
+            ftp.storbinary("STOR in/../../new", io.BytesIO(b"above"))
+        assert " daemon " in lines_of(ftp, "LIST in")[0]
+        assert ftp.sendcmd("CWD in") == "250 Directory successfully changed."
+
+
+@needs_root
+def test_only_what_the_broker_made_is_given_away(drop: Path) -> None:
+    """Names that are there already, links, and names outside: nothing changes its owner."""
+    (drop / "in" / "mine").write_text("root's")
+    (drop / "in" / "link").symlink_to(drop / "in" / "mine")
+    (drop / "in" / "out").symlink_to("/tmp")
+    config = Config(anonymous_enable=True, anon_root=str(drop), ftp_username="nobody", write_enable=True,
+                    anon_upload_enable=True, chown_uploads=True, chown_username="daemon")  # fmt: skip
+
+    async def go() -> None:
+        uploads = UploadsHere(account(config, "ftp", Kind.ANONYMOUS, tls=False))
+        for name in ("in/mine", "in/link", "in/out/x", "../x", "in", "new", ""):
+            with pytest.raises(OSError, match="."):
+                await uploads.create(name)
+        (await uploads.create("/in/new")).close()
+
+    asyncio.run(go())
+    assert (drop / "in/mine").stat().st_uid == 0 and not (drop / "new").exists()
+    assert (drop / "in/new").stat().st_uid == pwd.getpwnam("daemon").pw_uid
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_folders_speak_for_themselves(place: Path, pub: Path, on: bool) -> None:
+    message = pub / "inner" / ".message"
+    message.write_text("Mind the step.\n")
+    try:
+        with serving(place, "--share", str(pub), f"-odirmessage_enable={'YES' if on else 'NO'}") as server:
+            with server.login() as ftp:
+                said = ftp.sendcmd("CWD inner")
+                assert said == ("250-Mind the step.\n" if on else "") + "250 Directory successfully changed."
+                ftp.cwd("..")
+                assert ftp.sendcmd("CWD inner") == "250 Directory successfully changed."
+    finally:
+        message.unlink()
+
+
+@pytest.mark.parametrize(("option", "hour"), [("NO", "12:00"), ("YES", "21:00")])
+def test_times_are_utc_or_local(
+    place: Path, pub: Path, monkeypatch: pytest.MonkeyPatch, option: str, hour: str
+) -> None:
+    monkeypatch.setenv("TZ", "JST-9")
+    (pub / "dated").write_text("x")
+    os.utime(pub / "dated", (1_000_036_800 + 86400 * 365, 1_000_036_800 + 86400 * 365))
+    try:
+        with serving(place, "--share", str(pub), f"-ouse_localtime={option}") as server, server.login() as ftp:
+            assert ftp.sendcmd("MDTM dated").endswith(hour.replace(":", "") + "00")
+    finally:
+        (pub / "dated").unlink()
+
+
+def test_chown_uploads_takes_root(tmp_path: Path) -> None:
+    if ROOT:
+        pytest.skip("root may")
+    file = written(tmp_path / "conf", anonymous_enable="YES", write_enable="YES", anon_upload_enable="YES",
+                   chown_uploads="YES")  # fmt: skip
+    assert "root starts" in refused(str(file))
+
+
+def test_a_session_has_only_what_its_options_ask_for(drop: Path) -> None:
+    plain = Config(anonymous_enable=True, anon_root=str(drop), ftp_username="")
+    earned = account(plain, "ftp", Kind.ANONYMOUS, tls=False)
+    assert not earned.gives_away and earned.earned.files == (bunri.fs.read(str(drop), at="/"),)
