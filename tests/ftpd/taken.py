@@ -8,6 +8,7 @@ import os
 import socket
 
 import bunri
+from bunri.apps.ftpd.auth import Passwords
 from bunri.apps.ftpd.messages import Data, Greeting, Handover, Log, Login, NoData, Rights, Transfer
 from bunri.apps.ftpd.prelogin import PreLogin
 from bunri.apps.ftpd.session import Session
@@ -79,3 +80,15 @@ class TakenTls(bunri.Compartment):
 
     def run(self, code: str) -> str:
         return attack(code)
+
+
+class TakenPasswords(bunri.Compartment):
+    policy = Passwords.policy
+
+    def run(self, code: str) -> str:
+        return attack(code)
+
+    def check(self, file: bunri.File, user: str, password: bunri.Secret) -> bool:
+        """The real one's signature, from which the filter follows."""
+        file.close()
+        return True

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import platform
+import re
 import socket
 import subprocess
 import sys
@@ -25,6 +28,7 @@ from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.logs import LogHere, Logs
 from bunri.apps.ftpd.messages import Greeting, Handover, Kind
 from bunri.apps.ftpd.monitor import LoginHere
+from bunri.apps.ftpd.prelogin import CALLS
 
 pytestmark = pytest.mark.slow
 
@@ -117,16 +121,21 @@ ON_A_SOCKET = {
 }
 
 
+def numbered(code: str) -> str:
+    numbers = {"x86_64": {"mmap": 9, "ptrace": 101}, "aarch64": {"mmap": 222, "ptrace": 117}}[platform.machine()]
+    return code.format(**numbers)
+
+
 def refused(answer: str) -> bool:
     return answer not in ("True", "ok")
 
 
-async def tried(worker: taken.TakenPreLogin | taken.TakenSession | taken.TakenTls, code: str) -> str:
-    import platform
+Taken = taken.TakenPreLogin | taken.TakenSession | taken.TakenTls | taken.TakenPasswords
 
-    numbers = {"x86_64": {"mmap": 9, "ptrace": 101}, "aarch64": {"mmap": 222, "ptrace": 117}}[platform.machine()]
+
+async def tried(worker: Taken, code: str) -> str:
     try:
-        return await bunri.call(worker.run, code.format(**numbers))
+        return await bunri.call(worker.run, numbered(code))
     except bunri.PeerError as fault:  # killed for it
         return type(fault).__name__
 
@@ -159,16 +168,29 @@ def test_tls_taken_over(name: str) -> None:
     asyncio.run(go())
 
 
+@pytest.mark.parametrize("name", EVERYWHERE)
+def test_auth_taken_over(name: str) -> None:
+    async def go() -> None:
+        async with taken.TakenPasswords.start() as worker:
+            assert refused(await tried(worker, EVERYWHERE[name]))
+
+    asyncio.run(go())
+
+
 @pytest.mark.parametrize("name", [name for name in EVERYWHERE if name not in ("run a program", "become root")])
 def test_the_same_is_possible_outside(name: str) -> None:
     """So the refusals above are the confinement's. (Some of it takes root.)"""
     if not ROOT and name == "leave the root by chroot":
         pytest.skip("takes root outside, too")
-    code = f"import taken, platform\nn = {{'x86_64': (9, 101), 'aarch64': (222, 117)}}[platform.machine()]\n" \
-           f"print(taken.attack({EVERYWHERE[name]!r}.format(mmap=n[0], ptrace=n[1])))"  # fmt: skip
+    assert outside(EVERYWHERE[name]) == "True"
+
+
+def outside(code: str) -> str:
+    """What a plain process answers."""
+    program = f"import taken\nprint(taken.attack({numbered(code)!r}))"
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path})
-    assert done.stdout.strip() == "True", done.stderr
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={"PYTHONPATH": path})
+    return done.stdout.strip() or done.stderr
 
 
 @pytest.mark.parametrize("how", ["guess", "guess_at_once"])
@@ -246,6 +268,29 @@ def test_session_forges_no_line_of_the_log(drop: Path, caplog: pytest.LogCapture
         asyncio.run(go())
     assert "\n" not in caplog.messages[-1] and "\x1b" not in caplog.messages[-1]
     assert caplog.messages[-1].startswith('[ftp] OK DOWNLOAD: Client "127.0.0.1"')
+
+
+def test_prelogin_has_at_most_thirty_calls() -> None:
+    """The filter's own words; and beside them two calls that every ordinary worker has, tried."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "bunri", "explain", "bunri.apps.ftpd.prelogin:PreLogin", "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    rules = [each["rule"] for each in json.loads(shown.stdout)["rules"]]
+    allowed = [rule.partition(", when=")[0] for rule in rules if rule.startswith("allow(")]
+    assert allowed and not any("more" in rule for rule in allowed)
+    names = {name for rule in allowed for name in re.findall(r"'(\w+)'", rule)}
+    assert names == CALLS and len(names) <= 30
+
+    async def go() -> None:
+        async with prelogin() as (worker, _):
+            for code in ("not os.sched_yield()", "os.uname()"):
+                assert (await tried(worker, f"result = bool({code})"), code) == ("EPERM", code)
+        async with taken.TakenPasswords.start() as other:
+            for code in ("not os.sched_yield()", "os.uname()"):
+                assert await tried(other, f"result = bool({code})") == "True"
+
+    asyncio.run(go())
 
 
 # Against the running server.

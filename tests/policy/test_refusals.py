@@ -11,7 +11,7 @@ from bunri import seccomp
 from bunri.errors import UsageError
 from bunri.policy import AT_START, Policy, User, fs, net
 
-_DENY = seccomp.deny("flock", reason="a test")
+_TRAP = seccomp.trap("flock", reason="a test")
 
 # a mistake -> words that the message must have: the field, and what to write instead
 MISTAKES: list[tuple[Callable[[], Any], str, str]] = [
@@ -41,7 +41,7 @@ MISTAKES: list[tuple[Callable[[], Any], str, str]] = [
     (lambda: Policy(syscalls=["@stdoi"]), "$.syscalls[0]", "stdio"),
     (lambda: Policy(syscalls=["ptrace"]), "$.syscalls[0]", "'dangerous_ptrace'"),
     (lambda: Policy(syscalls=["dangerous_read"]), "$.syscalls[0]", "not attack-shaped"),
-    (lambda: Policy(syscalls=[_DENY]), "$.syscalls[0]", "only adds"),
+    (lambda: Policy(syscalls=[_TRAP]), "$.syscalls[0]", "neither allows nor refuses"),
     (lambda: Policy(env={"A=B": "x"}), "$.env", "'='"),
     (lambda: Policy(env={"A": "x\0"}), "$.env", "NUL"),
     (lambda: Policy(user="no such name!"), "$.user", "user name"),

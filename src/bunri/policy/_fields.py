@@ -133,14 +133,18 @@ def promises(value: object, where: str) -> tuple[Promise, ...]:
     return _members(value, where, Promise, "PROMISE.")
 
 
+_ACTIONS = (seccomp.Kind.ALLOW, seccomp.Kind.LOG, seccomp.Kind.ERRNO, seccomp.Kind.KILL)
+
+
 def syscalls(value: object, where: str) -> tuple[str | seccomp.Rule, ...]:
-    """Names, groups ("@name") and rules that allow. Attack-shaped names only with "dangerous_" before them."""
+    """Names, groups ("@name") and rules: they allow, or refuse what would be allowed else. Attack-shaped names only with
+    "dangerous_" before them."""
     listed: list[str | seccomp.Rule] = []
     for index, entry in enumerate(_each(value, where, '["sched_setaffinity", "@flock"]')):
         here = f"{where}[{index}]"
         if isinstance(entry, seccomp.Rule):
-            if entry.action not in (seccomp.Action.ALLOW, seccomp.Action.LOG):
-                raise UsageError(f"{here}: {entry} refuses calls, but syscalls= only adds to what is allowed")
+            if entry.action.kind not in _ACTIONS:
+                raise UsageError(f"{here}: {entry} neither allows nor refuses. Write seccomp.allow, log, deny or kill")
             grant: str | seccomp.Rule = entry
         elif isinstance(entry, str):
             grant = _named_calls(entry, here)

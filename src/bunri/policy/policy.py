@@ -65,7 +65,7 @@ class Policy:
 
     `user`: User.dynamic() (a uid of its own), User.named("ftp") or just "ftp", User.ids(uid, gid, groups), User.same().
     `files`, `network`: grants of `bunri.fs` and `bunri.net`. `capabilities`: added to none.
-    `syscalls`: names, "@groups" or `bunri.seccomp` rules, added to what signature and policy need.
+    `syscalls`: names, "@groups" or `bunri.seccomp` rules, added to what signature and policy need; rules that refuse take from it.
     `memory`: bytes ("256M"). `cpu`, `wall`: seconds ("10s") of one call; None is no bound.
     `open_files`: descriptors. `file_size`: bytes a file can grow to; None is 0, or 1G where something writable is
     granted or handed.

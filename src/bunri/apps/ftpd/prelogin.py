@@ -9,8 +9,18 @@ from __future__ import annotations
 import socket
 
 import bunri
+from bunri import seccomp
 from bunri.apps.ftpd.messages import Ask, Greeting, Handover, Login, NoData
 
+# All the calls it makes, and the few that an interpreter makes when memory or time ask for it. Every other is refused.
+CALLS = frozenset((
+    "read", "write", "close", "fcntl", "ioctl", "fstat", "newfstatat", "dup3", "close_range",  # its descriptors
+    "recvfrom", "sendto", "recvmsg", "getsockname", "getsockopt",  # its two sockets
+    "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait",  # its loop
+    "mmap", "munmap", "mremap", "mprotect", "madvise", "brk",  # memory
+    "futex", "getpid", "getrandom", "clock_gettime", "rt_sigreturn", "exit_group",
+))  # fmt: skip
+OTHERS = sorted({*seccomp.syscalls_of("x86_64"), *seccomp.syscalls_of("aarch64")} - CALLS - seccomp.ATTACK_SHAPED)
 LONGEST = 400  # bytes of a command line
 FEATURES = ("EPRT", "EPSV", "MDTM", "MLST type*;perm*;size*;modify*;unique*;", "REST STREAM", "SIZE", "TVFS", "UTF8")
 
@@ -25,7 +35,13 @@ REFUSED = {
 class PreLogin(bunri.Compartment):
     """Talks to a peer until he has logged in."""
 
-    policy = bunri.Policy(memory="64M", cpu="2s", wall="60s", open_files=16)
+    policy = bunri.Policy(
+        memory="64M",
+        cpu="2s",
+        wall="60s",
+        open_files=16,
+        syscalls=(seccomp.deny(*OTHERS, reason="a stranger's bytes arrive here: what it does not need is not there"),),
+    )
 
     def __init__(self, control: socket.socket, login: Login, greeting: Greeting) -> None:
         self._control = control
