@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bunri.text import printable
+
 if TYPE_CHECKING:
     from bunri.apps.ftpd.config import Config
 
@@ -41,6 +43,8 @@ def command(
 ) -> int:
     """Serve files by FTP, each peer by confined processes of its own. FILE is a vsftpd.conf.
 
+    --check ends with 1 where a peer would meet a problem.
+
     Prints the address once it is ready. SIGHUP reads the file again, SIGTERM ends it once its sessions have ended.
 
     \b
@@ -59,11 +63,14 @@ def command(
     read = _reader(Path(words[0]) if words else None, given, share, port)
     config = read()
     if check:
-        from bunri.apps.ftpd.check import explained
+        from bunri.apps.ftpd.check import explained, problems
 
         for line in explained(config):
-            click.echo(line)
-        return 0
+            click.echo(printable(line))
+        found = list(problems(config))
+        for line in found:
+            click.echo(f"problem: {printable(line)}")
+        return 1 if found else 0
     from bunri.apps.ftpd.monitor import serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")

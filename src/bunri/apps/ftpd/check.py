@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import bunri
-from bunri.apps.ftpd.accounts import CHANGING, MAKING, UPLOADING, account
+from bunri.apps.ftpd.accounts import CHANGING, MAKING, UPLOADING, account, names_in
 from bunri.apps.ftpd.auth import Pam, Passwords
 from bunri.apps.ftpd.config import DEFAULTS, Config
 from bunri.apps.ftpd.messages import Kind
-from bunri.apps.ftpd.prelogin import PreLogin
+from bunri.apps.ftpd.monitor import banner
+from bunri.apps.ftpd.prelogin import CALLS, PreLogin
 from bunri.apps.ftpd.session import Session
+from bunri.apps.ftpd.tls import Tls
 
 # Options of vsftpd whose purpose is served without them.
 NEEDLESS = {
@@ -21,13 +24,17 @@ NEEDLESS = {
 
 
 def explained(config: Config) -> Iterator[str]:
-    """The lines to print. UsageError for an account that could not be served."""
+    """The lines to print."""
     yield from _listening(config)
     yield "logins:"
     yield from _logins(config)
     yield "processes:"
     yield "  monitor, one: whoever starts it; the listener, the data sockets, starting workers, the logs"
-    yield f"  pre-login, one a connection: {_granted(PreLogin.policy)}; the control socket and a Login"
+    calls = f"{len(CALLS)} system calls"
+    yield f"  pre-login, one a connection: {_granted(PreLogin.policy)}, {calls}; the control socket and a Login"
+    if config.ssl_enable:
+        key = config.rsa_private_key_file or config.rsa_cert_file
+        yield f"  tls, one a connection that asks for it: {_granted(Tls.policy)}; the key of {key}, the peer's ciphertext"
     if config.local_enable:
         yield from _auth(config)
     yield from _sessions(config)
@@ -56,7 +63,19 @@ def _logins(config: Config) -> Iterator[str]:
         yield f"  users of this system, by PAM service {config.pam_service_name}; never root"
     if config.userlist_enable:
         yield f"  {'but not' if config.userlist_deny else 'and of these only'} those listed in {config.userlist_file}"
+    if config.ssl_enable:
+        yield f"  TLS{' from the first byte' if config.implicit_ssl else ' by AUTH'}: {', '.join(_encrypted(config))}"
     yield f"  {config.max_login_fails} failures end a connection; each costs {config.delay_failed_login} s"
+
+
+def _encrypted(config: Config) -> Iterator[str]:
+    if config.local_enable:
+        yield f"users' logins {'must' if config.force_local_logins_ssl else 'may'}"
+        yield f"their data {'must' if config.force_local_data_ssl else 'may'}"
+    if config.anonymous_enable:
+        may = "may" if config.allow_anon_ssl else "must not"
+        yield f"anonymous logins {'must' if config.force_anon_logins_ssl else may}"
+        yield f"their data {'must' if config.force_anon_data_ssl else may}"
 
 
 def _auth(config: Config) -> Iterator[str]:
@@ -66,28 +85,65 @@ def _auth(config: Config) -> Iterator[str]:
         yield f"  auth, one a password: unconfined, {Pam.policy.user!r}: PAM's modules are root's code"
 
 
-def _sessions(config: Config) -> Iterator[str]:
-    samples: list[tuple[str, Kind]] = []
-    if config.anonymous_enable:
-        samples.append(("anonymous", Kind.ANONYMOUS))
+def problems(config: Config) -> Iterator[str]:
+    """What a start would refuse, or a peer would meet. Files are looked for as whoever asks this."""
+    if config.banner_file:
+        yield from _unless(partial(banner, config))
+    for name in ("userlist_file",) * config.userlist_enable + ("chroot_list_file",) * config.chroot_list_enable:
+        yield from _unless(partial(names_in, getattr(config, name)))
+    needed = ["rsa_cert_file", "rsa_private_key_file"] if config.ssl_enable else []
     if config.guest_enable:
-        samples.append(("USER", Kind.GUEST))
-    for name, kind in samples:
+        needed.append("virtual_passwd_file")
+    for name in needed:
+        if (path := getattr(config, name)) and not os.access(path, os.R_OK):
+            yield f"{name}={path} cannot be read"
+    if config.user_config_dir and not os.path.isdir(config.user_config_dir):
+        yield f"user_config_dir={config.user_config_dir} is no folder: no user has settings of his own"
+    if config.local_enable and not config.virtual_passwd_file:
+        if not os.path.exists(f"/etc/pam.d/{config.pam_service_name}"):
+            yield f"pam_service_name={config.pam_service_name}: /etc/pam.d has no such file, and PAM's 'other' decides"
+        if os.geteuid() != 0:
+            yield "local users need a server that root starts"
+    for name, kind in _samples(config):
+        if fault := next(_unless(partial(account, config, name, kind, tls=False)), None):
+            yield f"session of {name}: none could start: {fault}"
+
+
+def _unless(work: Callable[[], object]) -> Iterator[str]:
+    """What hinders it."""
+    try:
+        work()
+    except (bunri.UsageError, OSError) as fault:
+        yield str(fault)
+
+
+def _samples(config: Config) -> Iterator[tuple[str, Kind]]:
+    if config.anonymous_enable:
+        yield "anonymous", Kind.ANONYMOUS
+    if config.guest_enable and not config.user_sub_token:  # each has a folder of his own
+        yield "USER", Kind.GUEST
+
+
+def _sessions(config: Config) -> Iterator[str]:
+    for name, kind in _samples(config):
         try:
             it = account(config, name, kind, tls=False)
-        except bunri.UsageError as fault:
-            yield f"  session of {name}: none could start: {fault}"
-            continue
+        except bunri.UsageError:
+            continue  # a problem
         changes = sorted(it.rights.commands & (UPLOADING | MAKING | CHANGING | {"SITE CHMOD"}))
         yield f"  session of {name}: {_granted(it.policy(Session.policy))}; the control socket, a Data, a Log"
         yield f"    {'changes files by ' + ', '.join(changes) if changes else 'changes nothing'}"
         if it.gives_away:
             mode = f"0{config.chown_upload_mode:o}"
-            yield f"    Uploads: a broker opens new files as {config.ftp_username}; they become {config.chown_username}'s, {mode}"
+            yield f"    an Uploads: a broker opens new files as {config.ftp_username}; they become {config.chown_username}'s, {mode}"
+    if config.guest_enable and config.user_sub_token:
+        yield f"  session of a virtual user: {config.guest_username}'s ids; his folder {config.local_root} is its whole root"
     if config.local_enable and not config.guest_enable:
         jailed = "is its whole root" if config.chroot_local_user else "stands where it stands, and nothing else does"
         words = "read and write" if config.write_enable else "read"
         yield f"  session of a user: his ids, {words}; his folder {config.local_root or '(home)'} {jailed}"
+    if config.text_userdb_names and not config.hide_ids:
+        yield "  each session has an Owners: a broker looks up the names of user and group ids"
 
 
 def _granted(policy: bunri.Policy) -> str:

@@ -1,0 +1,92 @@
+"""`bunri ftpd --check`: what a configuration grants stands there, and what it leaves off does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from ftp_served import ROOT, written
+
+from bunri.cli.ftpd import command
+
+
+@pytest.fixture
+def home(place: Path) -> Path:
+    (place / "pub").mkdir()
+    return place / "pub"
+
+
+def checked(folder: Path, **options: str | int) -> tuple[int, str]:
+    done = CliRunner().invoke(command, ["--check", str(written(folder / "conf", **options))], standalone_mode=False)
+    if done.exception is not None:
+        raise done.exception
+    return done.return_value, done.output
+
+
+PLAIN = {"anonymous_enable": "YES", "ftp_username": ""}
+WRITES = {"write_enable": "YES", "anon_upload_enable": "YES", "allow_writeable_chroot": "YES"}
+
+
+@pytest.mark.parametrize(
+    ("options", "there", "not_there"),
+    [
+        ({}, ["fs.read('{home}', at='/')", "changes nothing", "30 system calls"], ["fs.write", "tls,", "auth,", "Owners"]),
+        (WRITES, ["fs.write('{home}', at='/')", "changes files by STOR, STOU"], ["fs.read(", "MKD", "DELE"]),
+        ({**WRITES, "cmds_denied": "STOU"}, ["changes files by STOR\n"], ["STOU"]),
+        ({**WRITES, "write_enable": "NO"}, ["fs.read(", "changes nothing"], ["fs.write"]),
+        ({"text_userdb_names": "YES"}, ["an Owners"], []),
+        ({"text_userdb_names": "YES", "hide_ids": "YES"}, [], ["Owners"]),
+        ({"pasv_enable": "NO"}, ["passive ports off", "active from port any"], []),
+        ({"port_enable": "NO", "pasv_min_port": 50000}, ["passive ports 50000 to any", "active off"], []),
+        ({"max_per_ip": 3}, ["3 from one address"], []),
+        ({"nopriv_user": "daemon"}, ["nopriv_user is not needed"], []),
+    ],
+)  # fmt: skip
+def test_what_is_off_costs_no_permission(
+    place: Path, home: Path, options: dict[str, str | int], there: list[str], not_there: list[str]
+) -> None:
+    code, said = checked(place, anon_root=home, **PLAIN, **options)
+    assert code == 0, said
+    for text in there:
+        assert text.replace("{home}", str(home)) in said
+    for text in not_there:
+        assert text not in said
+
+
+def test_tls_and_users_have_processes_of_their_own(place: Path, home: Path) -> None:
+    (place / "pem").write_text("")
+    (place / "users").write_text("")
+    code, said = checked(
+        place, anon_root=home, **PLAIN, ssl_enable="YES", rsa_cert_file=place / "pem", local_enable="YES",
+        guest_enable="YES", guest_username="nobody", virtual_passwd_file=place / "users", local_root=home,
+    )  # fmt: skip
+    assert code == 0, said
+    assert f"the key of {place}/pem" in said and "users' logins must" in said and "anonymous logins must not" in said
+    assert f"the open file {place}/users" in said and "unconfined" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"anon_root": "/nowhere"}, "session of anonymous: none could start: its folder '/nowhere' is none"),
+        ({"banner_file": "/nowhere"}, "banner_file /nowhere"),
+        ({"ssl_enable": "YES", "rsa_cert_file": "/nowhere"}, "rsa_cert_file=/nowhere cannot be read"),
+        ({"userlist_enable": "YES", "userlist_file": "/nowhere"}, "/nowhere"),
+        ({"local_enable": "YES", "pam_service_name": "no-such"}, "pam_service_name=no-such"),
+        ({"ftp_username": "no-such-user"}, "there is no user 'no-such-user'"),
+        ({"user_config_dir": "/nowhere"}, "user_config_dir=/nowhere is no folder"),
+    ],
+)
+def test_what_a_peer_would_meet_is_a_problem(
+    place: Path, home: Path, options: dict[str, str | int], problem: str
+) -> None:
+    code, said = checked(place, **{**PLAIN, "anon_root": home, **options})
+    assert code == 1 and any(line.startswith("problem: ") and problem in line for line in said.splitlines()), said
+
+
+def test_a_root_that_its_user_may_write_to_is_a_problem(place: Path, home: Path) -> None:
+    home.chmod(0o777)
+    code, said = checked(place, anon_root=home, **PLAIN, write_enable="YES", anon_upload_enable="YES")
+    assert code == 1 and "allow_writeable_chroot=YES" in said
+    assert ROOT or "User.same()" in checked(place, anon_root=home, **PLAIN)[1]
