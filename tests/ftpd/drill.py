@@ -50,7 +50,7 @@ async def main() -> None:
         answers: list[str] = []
         for name in roles:
             if what in attacks.ON_A_SOCKET and name in ("tls", "auth"):
-                answers.append("holds none here")
+                answers.append("not tried")
                 continue
             async with role(name) as attempt:
                 answers.append(word(await attempt(code)))

@@ -109,3 +109,19 @@ def test_all_threads_that_are_granted_can_live_at_once() -> None:
     with grants.ManyThreads.start() as worker:
         assert worker.at_once(48) == 48
         assert worker.at_once(60) >= 48  # where the uid is its own, no more
+
+
+def test_a_folder_that_took_anothers_place_is_the_one_granted(home: Path) -> None:
+    """Workers of one policy share a template, which binds what stood there when it was made."""
+    user = bunri.User.ids(65534, 65534) if os.getuid() == 0 else bunri.User.same()
+    policy = grants.Home.policy.with_(user=user, files=[fs.read(str(home), at="/")])
+    (home / "old").touch()
+    with grants.Home.start_under(policy) as before:
+        assert before.listed("/") == ["old"]
+        home.rename(home.with_name("away"))
+        home.mkdir()
+        (home / "new").touch()
+        for _ in range(4):  # no spare of the old template either
+            with grants.Home.start_under(policy) as after:
+                assert after.listed("/") == ["new"]
+        assert before.listed("/") == ["old"]

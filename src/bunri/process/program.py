@@ -32,7 +32,7 @@ from bunri.process.groups import MemoryGroups
 from bunri.process.messages import Ended, IdMap, MakeBroker, MakeRole, Message, RoleReady
 from bunri.process.output import Output
 from bunri.process.supervisor import Supervisor
-from bunri.process.templates import TemplateHandle
+from bunri.process.templates import TemplateHandle, seen_at
 from bunri.process.users import Blocks, DynamicUsers
 from bunri.process.zygotes import Zygote, died
 from bunri.wire import contract_of
@@ -329,20 +329,24 @@ class Role(Zygote):
         self.ready = threading.Event()
         self.templates: dict[tuple[type[Compartment], Policy], TemplateHandle] = {}
         self._all: dict[int, TemplateHandle] = {}
+        self._replaced: list[TemplateHandle] = []
         self._templates = 0
         self._retired = False
 
     def template_for(self, cls: type[Compartment], policy: Policy) -> TemplateHandle:
         """The template of a class's policy; asked for, perhaps not there yet. UsageError, HostError from planning."""
         key = (cls, policy)
+        places = seen_at(policy)
         with self.program.lock:
             template = self.templates.get(key)
             if template is not None and not template.ended and template.failure is None:
-                template.used = time.monotonic()
-                return template
+                if template.places == places:
+                    template.used = time.monotonic()
+                    return template
+                self._replace(key, template)
             self._end_old()
             self._templates += 1
-            template = TemplateHandle(self.program, self, self._templates, cls, policy)
+            template = TemplateHandle(self.program, self, self._templates, cls, policy, places)
             self.templates[key] = template
             self._all[template.number] = template
             try:
@@ -353,8 +357,18 @@ class Role(Zygote):
                 raise
             return template
 
+    def _replace(self, key: tuple[type[Compartment], Policy], template: TemplateHandle) -> None:
+        """What it binds is no longer what stands at the granted paths. Its workers go on; it makes no more."""
+        del self.templates[key]
+        template.spares.close()
+        self._replaced.append(template)
+
     def _end_old(self) -> None:
         """Programs whose every start has a policy of its own would have a template for each, for ever."""
+        for template in [t for t in self._replaced if not t.workers]:
+            self._replaced.remove(template)
+            self.forget_template(template)
+            template.drop()
         long_ago = time.monotonic() - KEPT
         idle = [t for t in self.templates.values() if not t.workers and t.used < long_ago]
         for template in sorted(idle, key=lambda t: t.used)[: max(0, len(self.templates) - MOST_TEMPLATES)]:

@@ -64,11 +64,32 @@ class Narrowed:
     wall: float | None
 
 
+Places = tuple[tuple[int, int] | None, ...]
+
+
+def seen_at(policy: Policy) -> Places:
+    """What stands at the granted paths now. A template binds that, and not what takes its place later."""
+    if not isinstance(policy.files, tuple):
+        return ()
+    return tuple(_identity_of(grant.path) for grant in policy.files if grant.path)
+
+
+def _identity_of(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class TemplateHandle(Zygote):
     """One template, from the monitor's side."""
 
-    def __init__(self, program: Program, role: Role, number: int, cls: type[Compartment], policy: Policy) -> None:
+    def __init__(
+        self, program: Program, role: Role, number: int, cls: type[Compartment], policy: Policy, places: Places
+    ) -> None:
         self.policy = policy
+        self.places = places
         self.settled: Settled = policy.settled()
         self.cls = cls
         self.contract: Contract = contract_of(cls)
