@@ -14,7 +14,6 @@ import struct
 
 from bunri.apps.dump.decode.core import ENDS, Dissector
 from bunri.apps.dump.decode.tcp import FLAGS, remember
-from bunri.apps.dump.decode.udp import carried
 
 _ETHER = struct.Struct(
     ">12xHHHHI"
@@ -111,11 +110,15 @@ def _udp(d: Dissector, head: str, ends: tuple[str, str], b: bytes, o: int, end: 
     size -= 8
     port = d.udp_ports.get
     head = f"{head}{ends[0]}.{port(sport, sport)} > {ends[1]}.{port(dport, dport)}: "
-    if sport in d.tables.udp_ports or dport in d.tables.udp_ports:
+    known = d.tables.udp_ports.get
+    printer = known(dport) or known(sport)
+    if printer is not None:
+        if known(sport) not in (None, printer):
+            return False
         d.write(head)
         d.buffer = b[o + 8 : min(o + 8 + length, end)]
         try:
-            carried(d, 0, min(length, size), sport, dport)
+            printer(d, 0, min(length, size))
         except ENDS:
             d.mark()
         d.write("\n")

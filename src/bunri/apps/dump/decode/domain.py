@@ -43,6 +43,7 @@ _ALGORITHMS = {
 _DIGESTS = {1: "SHA-1", 2: "SHA-256", 3: "GOST_R_34.11-94", 4: "SHA-384"}
 _HASHES = {1: "SHA-1"}
 _OPT = 41
+_ONE_QUESTION = (1, 0, 0, 0)
 
 
 def domain(d: Dissector, o: int, length: int) -> None:
@@ -143,7 +144,7 @@ def _response(d: Dissector, o: int, ident: int, flags: int, counts: tuple[int, i
             d.write(" q:")
             at = _question(d, at, o, multicast)
         else:
-            at = skip(d, at) + 4
+            at = (seen(d, at)[1] or skip(d, at)) + 4
     d.write(f" {answers}/{authorities}/{more}")
     if answers:
         at = _records(d, at, o, answers, multicast)
@@ -155,6 +156,10 @@ def _response(d: Dissector, o: int, ident: int, flags: int, counts: tuple[int, i
 def _request(d: Dissector, o: int, ident: int, flags: int, counts: tuple[int, int, int, int], multicast: bool) -> None:
     questions, answers, authorities, more = counts
     text = f"{ident}{_OPERATIONS[flags >> 11 & 15]}{'+' if flags & 0x100 else ''}{'%' if flags & 0x10 else ''}"
+    if counts == _ONE_QUESTION and not flags & 0x6CF:
+        d.write(text)
+        _question(d, o + 12, o, multicast)
+        return
     if flags & 0x6CF:
         text += f" [b2&3=0x{flags:x}]"
     if flags >> 11 & 15 == 1:
@@ -199,9 +204,8 @@ def _records(d: Dissector, at: int, o: int, count: int, multicast: bool) -> int:
     return at
 
 
-def _class(d: Dissector, kind: int) -> None:
-    if kind != 1:
-        d.write(f" {_CLASSES.get(kind) or f'(Class {kind})'}")
+def _class(kind: int) -> str:
+    return f" {_CLASSES.get(kind) or f'(Class {kind})'}" if kind != 1 else ""
 
 
 def _question(d: Dissector, at: int, o: int, multicast: bool) -> int:
@@ -211,12 +215,12 @@ def _question(d: Dissector, at: int, o: int, multicast: bool) -> int:
     if behind + 4 > len(b):
         raise Unreadable
     kind, group = _QUESTION(b, behind)
-    d.write(f" {_TYPES.get(kind) or f'Type{kind}'}")
-    if multicast or group != 1:
-        _class(d, group & 0x7FFF if multicast else group)
+    said = _TYPES.get(kind) or f"Type{kind}"
     if multicast:
-        d.write(" (QU)" if group & 0x8000 else " (QM)")
-    d.write(f"? {text}")
+        said += f"{_class(group & 0x7FFF)} {'(QU)' if group & 0x8000 else '(QM)'}"
+    elif group != 1:
+        said += _class(group)
+    d.write(f" {said}? {text}")
     return behind + 4 if text else name(d, at, o) + 4
 
 
@@ -225,6 +229,8 @@ def _record(d: Dissector, at: int, o: int, multicast: bool) -> int:
     if d.verbose:
         d.write(" ")
         at = name(d, at, o)
+    elif at + 1 < len(b) and b[at] >= 0xC0:  # a pointer alone, as mostly
+        at += 2
     else:
         try:
             at = skip(d, at)
@@ -235,15 +241,14 @@ def _record(d: Dissector, at: int, o: int, multicast: bool) -> int:
     fields: tuple[int, int, int, int] = _RECORD(b, at)
     kind, group, life, size = fields
     told = group & 0x7FFF if multicast else group
-    if kind != _OPT:
-        _class(d, told)
+    said = _class(told) if kind != _OPT else ""
     if multicast and group & 0x8000:
-        d.write(" (Cache flush)")
+        said += " (Cache flush)"
     if kind != _OPT and d.verbose > 2:
-        d.write(f" [{seconds_in_words(life)}]")
+        said += f" [{seconds_in_words(life)}]"
     at += 10
     end = at + size
-    d.write(f" {_TYPES.get(kind) or f'Type{kind}'}")
+    d.write(f"{said} {_TYPES.get(kind) or f'Type{kind}'}")
     if end > len(b):
         raise Unreadable
     if kind == _OPT:
