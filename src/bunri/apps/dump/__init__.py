@@ -5,7 +5,8 @@ monitor.py      the user's process: opens files and the packet socket, starts th
 opener.py       holds the packet socket: binds it, filters it, waits for it; sees no packet
 compiler.py     a worker for one filter expression: libpcap
 decoder.py      packets in, text out: no file, no network, no packet socket
-  capture.py    capture files; ring.py the kernel's ring; decode/ one module for each protocol
+  work.py       what is done with each packet; decode/ one module for each protocol
+  capture.py    capture files; ring.py the kernel's ring
 writer.py       appends records to a file that it is handed
 resolver.py     names for addresses, without -n
 bpf.py          the machine that filters run on: the monitor checks with it, the decoder runs it

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 import bunri
-from bunri.apps.dump import capture, selfconfine
+from bunri.apps.dump import capture
 from bunri.apps.dump.decoder import Decoder
 from bunri.apps.dump.linktypes import LINK_TYPES, described, number_of
 from bunri.apps.dump.messages import Cursor, Instruction, Job, Kind, Style
@@ -107,6 +107,8 @@ def _read(options: Options) -> int:
     except OSError as fault:
         raise Failed(f"{options.read}: {fault.strerror}") from None
     if options.self_confine:
+        from bunri.apps.dump import selfconfine
+
         return selfconfine.read(stream, options, style_here(options.style))
     with ExitStack() as stack:
         if options.read != "-":

@@ -12,11 +12,11 @@ import sys
 
 import bunri
 from bunri.apps.dump.capture import Capture
-from bunri.apps.dump.decoder import Work
 from bunri.apps.dump.linktypes import described
 from bunri.apps.dump.messages import BadCapture, Cursor, Instruction, Job, Style
 from bunri.apps.dump.monitor import CHUNK, Failed, compile_expression, safe
 from bunri.apps.dump.options import Options
+from bunri.apps.dump.work import Work
 
 
 def read(stream: io.BufferedReader, options: Options, style: Style) -> int:
