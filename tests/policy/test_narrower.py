@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bunri import seccomp
 from bunri.errors import Promise
 from bunri.policy import AT_START, Policy, User, fs, narrower_or_equal, net
 
@@ -64,6 +65,17 @@ def test_less_is_taken(policy: Policy) -> None:
 )
 def test_more_is_named(policy: Policy, field: str) -> None:
     assert any(text.startswith(f"{field}:") for text in narrower_or_equal(policy, CLASS))
+
+
+def test_what_the_class_refuses_stays_refused() -> None:
+    refuses = seccomp.deny("getpid", "kill", reason="of no use here")
+    of = CLASS.with_(syscalls=["flock", refuses])
+    assert narrower_or_equal(of.with_(syscalls=[refuses]), of) == []
+    more = seccomp.kill("uname", reason="of no use either")
+    assert narrower_or_equal(of.with_(syscalls=["flock", more, refuses]), of) == []
+    for syscalls in (["flock"], [], ["flock", seccomp.deny("kill", reason="of no use here")]):
+        (text,) = narrower_or_equal(of.with_(syscalls=syscalls), of)
+        assert text.startswith("syscalls:") and "getpid" in text
 
 
 def test_a_hole_takes_any_value() -> None:

@@ -9,6 +9,7 @@ from bunri.policy import _parse
 from bunri.policy.fs import FileGrant, FileKind
 from bunri.policy.policy import Policy
 from bunri.policy.words import AtStart, Profile
+from bunri.seccomp import Kind, Rule
 
 _WIDTH: Final = {Profile.STRICT: 0, Profile.COMPUTE: 1, Profile.NORMAL: 2, Profile.DANGEROUS_UNCONFINED: 3}
 # What a grant of this kind allows, besides itself.
@@ -59,6 +60,19 @@ def _members(mine: Iterable[object], theirs: Iterable[object]) -> Iterable[str]:
             yield f"{getattr(member, 'name', None) or repr(member)} is not in the class's policy"
 
 
+def _syscalls(mine: tuple[str | Rule, ...], theirs: tuple[str | Rule, ...]) -> Iterable[str]:
+    """What is added must be in the class's policy, and what the class refuses stays refused, in that order."""
+    yield from _members([entry for entry in mine if not _refuses(entry)], theirs)
+    refused = iter([entry for entry in mine if _refuses(entry)])
+    for entry in theirs:
+        if _refuses(entry) and entry not in refused:
+            yield f"{entry} is in the class's policy and not in this one"
+
+
+def _refuses(entry: str | Rule) -> bool:
+    return isinstance(entry, Rule) and entry.action.kind not in (Kind.ALLOW, Kind.LOG)
+
+
 def _limit(mine: float | None, theirs: float | None) -> Iterable[str]:
     if theirs is not None and (mine is None or mine > theirs):
         yield f"{'no bound' if mine is None else mine} is more than {theirs}"
@@ -87,7 +101,7 @@ _COMPARE: Final[Mapping[str, Callable[[Any, Any], Iterable[str]]]] = {
     "files": _files,
     "network": _members,
     "capabilities": _members,
-    "syscalls": _members,
+    "syscalls": _syscalls,
     "memory": _limit,
     "cpu": _limit,
     "wall": _limit,
