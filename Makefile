@@ -64,7 +64,7 @@ docs:
 
 bench:
 	@$(DEV)
-	@$(VENV) -m benchmarks $(ARGS)
+	@$(VENV) -m pip install -qq --disable-pip-version-check -e '.[bench]' && $(VENV) -m benchmarks $(ARGS)
 
 # How starts and memory grow, as the picture in the docs.
 growth:

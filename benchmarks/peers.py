@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import socket
@@ -100,6 +101,28 @@ def forks(*modules: str) -> Generator[Callable[[int], float], None, None]:
 
         some(3)
         yield some
+
+
+@contextlib.contextmanager
+def oslo(count: int) -> Generator[Callable[[], float], None, None]:
+    """`count` calls of an oslo.privsep entry point at a time: the seconds of one."""
+    if importlib.util.find_spec("oslo_privsep") is None:
+        raise Skipped("oslo.privsep is not installed: pip install 'bunri[bench]'")
+    command = [sys.executable, PEER.with_name("oslo_peer.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        asks, answers = process.stdin, process.stdout
+
+        def some() -> float:
+            print(count, file=asks, flush=True)
+            return float(answers.readline())
+
+        some()
+        try:
+            yield some
+        finally:
+            asks.close()
+            process.wait(10)
 
 
 def bubblewrap() -> Callable[[], object]:

@@ -55,6 +55,11 @@ def null() -> Iterator[Row]:
             what = f"null call, {cores.value}"
             yield compared(what, found["bunri"], "SEQPACKET ping-pong", found["ping-pong"], 1.25)
             yield compared(what, found["bunri"], "multiprocessing.Pipe", found["Pipe"], 0.5)
+        with peers.oslo(200) as oslo:
+            subjects = {"bunri": whole(lambda: worker.same(7)), "oslo": oslo}
+            interleaved(1, 10, subjects)
+            found = interleaved(20, 10, subjects)
+        yield compared("null call, any core", found["bunri"], "oslo.privsep", found["oslo"], 0.2)
 
 
 def flight() -> Iterator[Row]:
