@@ -13,5 +13,5 @@ def run(code: str, **how: object) -> str:
     """What the code puts into `result` in an ordinary process."""
     paths = [str(Path(__file__).parent), *sys.path]
     command = [sys.executable, "-c", _RUN, code, *paths]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, **how)  # type: ignore[call-overload]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, **how)  # type: ignore[call-overload]
     return str(done.stdout).strip() if done.returncode == 0 else f"died {done.returncode} {done.stderr[-300:]}"
