@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from packets import MAC, ether, four, ip4, ip6, six, tcp, udp, udp4
+from packets import MAC, SIX, ether, four, ip4, ip6, six, tcp, udp, udp4
 
 ETHERTYPE = (12, 13)
 PROTOCOL = (14, 23)  # version with header length, protocol
@@ -293,6 +293,53 @@ def leases() -> dict[str, list[Sample]]:
     return {
         "dhcp": [Sample(udp4(68, 67, each), 42) for each in messages],
         "dhcp6": [Sample(six(17, udp(546, 547, each)), 62) for each in second],
+    }
+
+
+def part(kind: int, data: bytes) -> bytes:
+    """Of LLDP, and inside of DCBX's part again: seven bits of type, nine of length."""
+    return struct.pack(">H", kind << 9 | len(data)) + data
+
+
+@samples
+def switches() -> dict[str, list[Sample]]:
+    """LLDP, with what IEEE, TIA, IANA and DCBX put into it."""
+    address = b"\x05\x01\x0a\0\0\7" + b"\2\0\0\0\x05" + b"\x04\x2b\x06\1\4"
+    plain = [
+        part(1, b"\4" + MAC[:6]), part(1, b"\5\1\x0a\0\0\7"), part(1, b"\7name\0more"), part(1, b"\x09??"),
+        part(2, b"\3" + MAC[6:12]), part(2, b"\5Gi0/1"), part(2, b"\4\2" + SIX[0]), part(2, b"\4\x63x"), part(3, b"\0\x78"),
+        part(4, b"uplink \xc3\xa9"), part(5, b"switch-1"), part(6, b"Some OS\n1.0"), part(7, b"\0\x14\0\x04"), part(8, address),
+        part(8, b"\x07\6" + MAC[:6] + b"\3\0\0\0\1"), part(9, b"abc"), part(127, b"\0\x80\x99abc"),
+    ]  # fmt: skip
+    ieee = [
+        (1, b"\0\7"), (2, b"\6\0\7"), (3, b"\0\7\x05vlan7"), (4, b"\3abc"), (7, b"\3\0\0\0\x09"), (8, b"\x5a\xa5"),
+        (9, b"\xca" + bytes(range(20))), (10, b"\3" + bytes(range(100, 120))), (11, b"\xd4\x81"), (12, b"\0\x63\x89\x06\x21\0\x09"),
+        (13, bytes.fromhex("9abcde7ff1")), (14, b"\x98\0\0\7" + bytes.fromhex("001002003004")), (5, b"xyz"),
+    ]  # fmt: skip
+    wire = [(1, b"\3\x6c\x11\0\x1e"), (2, b"\x07\1\4"), (3, b"\1\0\0\0\2"), (4, b"\5\xee"), (9, b"x")]
+    civic = b"\2\x0d\1DE\1\3BER\6\3abc"
+    media = [
+        (1, b"\0\x3f\3"), (2, b"\1\x40\x0e\xae"), (3, b"\1" + bytes(range(9, 25))), (3, civic), (3, b"\3112"), (3, b"\x09ab"),
+        (4, b"\x53\0\x41"), (4, b"\x12\x04\x01"), (5, b"rev"), (11, b"asset\0"), (77, b"x"),
+    ]  # fmt: skip
+    inner = [
+        part(1, b"\0\0\0\0\0\1\0\0\0\2"), part(2, b"\0\0\xa0\0\x01\x23\x45\x67" + bytes(range(9))),
+        part(3, b"\0\0\x40\0\x55\4"), part(4, b"\0\0\x80\0\x89\x06\0\x1b\x21\x08" + b"\x0c\xbc\x40\x1b\x21\x10"), part(9, b"ab"),
+    ]  # fmt: skip
+    organizations = [
+        *(part(127, b"\0\x80\xc2" + bytes([kind]) + data) for kind, data in ieee),
+        *(part(127, b"\0\x12\x0f" + bytes([kind]) + data) for kind, data in wire),
+        *(part(127, b"\0\x12\xbb" + bytes([kind]) + data) for kind, data in media),
+        part(127, b"\0\0\x5e\1https://a.example/"), part(127, b"\0\0\x5e\2abcde"),
+        part(127, b"\0\x1b\x21\2" + b"".join(inner)), part(127, b"\0\x1b\x21\1abc"),
+    ]  # fmt: skip
+    made = [Sample(ether(0x88CC, each + part(0, b"")), 14) for each in (*plain, *organizations)]
+    made.append(Sample(ether(0x88CC, b"".join(plain) + part(0, b"")), 14))
+    inside = ether(0x0800, ip4(17, udp(40000, 50001, b"hi")))
+    return {
+        "lldp": made,
+        "in ip6": [Sample(six(143, inside), 54, (66, 67, 77, *range(88, 92))), Sample(four(143, inside), 34)],
+        "mobility": [Sample(six(135, bytes([59, 4, kind, 0]) + bytes(range(36))), 56, (56,)) for kind in range(9)],
     }
 
 

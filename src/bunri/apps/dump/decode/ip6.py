@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from bunri.apps.dump.decode.core import Dissector, take, u16, u32, word
-from bunri.apps.dump.decode.ip4 import carried
+from bunri.apps.dump.decode.ip4 import carried, requires
 from bunri.apps.dump.decode.mobility import mobility
 from bunri.apps.dump.decode.numbers import IP_PROTOCOLS
 
@@ -22,6 +22,14 @@ def ip6_frame(d: Dissector, o: int, length: int, captured: int, ether: int) -> N
 def tunnel6(d: Dissector, o: int, length: int, header: int, fragmented: bool, version: int, ttl: int) -> None:
     """IPv6 inside of IP."""
     ip6(d, o, length)
+
+
+def ethernet6(d: Dissector, o: int, length: int, header: int, fragmented: bool, version: int, ttl: int) -> None:
+    """A frame inside of IPv6 (RFC 8986)."""
+    if version == 6:
+        d.tables.ether(d, o, length, len(d.buffer) - o)
+    else:
+        d.write(requires(6, 143, version))
 
 
 def ip6(d: Dissector, o: int, length: int) -> None:

@@ -45,10 +45,15 @@ def mobility(d: Dissector, o: int) -> None:
         w(f" lifetime={u16(b, p + 2) << 2}")
         p += 4
     elif kind == 6:
-        w(f" status={b[o + 6]}{' K' if b[o + 7] & 0x80 else ''} seq#={u16(b, p)} lifetime={u16(b, p + 2) << 2}")
+        w(f" status={b[o + 6]}")
+        if b[o + 7] & 0x80:
+            w(" K")
+        w(f" seq#={u16(b, p)}")
+        w(f" lifetime={u16(b, p + 2) << 2}")
         p += 4
     elif kind == 7:
-        w(f" status={b[o + 6]} homeaddr {d.ip6[b[p : p + 16]]}")
+        w(f" status={b[o + 6]}")
+        w(f" homeaddr {d.ip6[b[p : p + 16]]}")
         p += 16
     elif kind > 7:
         w(f" len={b[o + 1]}")

@@ -21,6 +21,7 @@ from bunri.apps.dump.decode import (
     ip6,
     link,
     llc,
+    lldp,
     ntp,
     tcp,
     text,
@@ -60,6 +61,7 @@ ETHERTYPES: Mapping[int, Frame] = {
     0x0806: arp.arp,
     0x8035: arp.arp,
     0x86DD: ip6.ip6_frame,
+    0x88CC: lldp.lldp,
 }
 
 IP: Mapping[int, Carried] = {
@@ -73,6 +75,7 @@ IP: Mapping[int, Carried] = {
     58: icmp6.icmp6,
     59: ip4.no_next,
     77: ip4.sun_nd,
+    143: ip6.ethernet6,
 }
 
 # Same destination and source service point of LLC, unnumbered information.
