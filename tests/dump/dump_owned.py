@@ -16,6 +16,7 @@ from bunri.apps.dump.compiler import Compiler
 from bunri.apps.dump.decoder import Decoder, LiveDecoder
 from bunri.apps.dump.messages import Batch, Cursor, Job, Names, Place, RingShape
 from bunri.apps.dump.opener import Opener
+from bunri.apps.dump.resolver import Resolver
 from bunri.apps.dump.writer import Writer
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -38,6 +39,11 @@ class OwnedDecoder(Decoder):
 
 
 class OwnedCompiler(Compiler):
+    def run_code(self, code: str) -> str:
+        return run(code)
+
+
+class OwnedResolver(Resolver):
     def run_code(self, code: str) -> str:
         return run(code)
 
