@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from bunri.apps.dump.library import packets as packets
     from bunri.apps.dump.messages import BadCapture as BadCapture
     from bunri.apps.dump.messages import BadExpression as BadExpression
+    from bunri.apps.dump.messages import Datagram as Datagram
     from bunri.apps.dump.messages import Decoded as Decoded
+    from bunri.apps.dump.messages import Network as Network
+    from bunri.apps.dump.messages import Segment as Segment
 
-__all__ = ["BadCapture", "BadExpression", "Decoded", "packets"]
+__all__ = ["BadCapture", "BadExpression", "Datagram", "Decoded", "Network", "Segment", "packets"]
 
 
 def __getattr__(name: str) -> Any:

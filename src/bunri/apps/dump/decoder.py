@@ -119,11 +119,14 @@ class PacketDecoder(bunri.Compartment):
     """Reads a capture file for a program that wants packets, not a page of text."""
 
     policy = POLICY
-    preload = _PRINTERS
+    preload = (*_PRINTERS, "bunri.apps.dump.decode.fields")
 
     def __init__(self, style: Style, program: list[Instruction]) -> None:
         from bunri.apps.dump.decode.core import Dissector
+        from bunri.apps.dump.decode.fields import fields
         from bunri.apps.dump.decode.table import Tables
+
+        self._fields = fields
 
         self._accept = bpf.machine(program) if program else None
         self._dissector = Dissector(style, Tables())
@@ -146,7 +149,8 @@ class PacketDecoder(bunri.Compartment):
                 dissector.set_link(self._link)
             dissector.packet(second, fraction, length, data, 0, len(data))
             text = dissector.taken().encode("ascii", "replace").decode().removesuffix("\n")
-            found.append(Decoded(self._number, second, fraction, length, data, text))
+            ip, carried = self._fields(self._link, data)
+            found.append(Decoded(self._number, second, fraction, length, data, text, ip, carried))
         return found
 
     @bunri.raises(BadCapture)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import bunri
 from bunri.apps.dump.command import beginning, kind_of
@@ -12,18 +13,22 @@ from bunri.apps.dump.messages import BadCapture, BadExpression, Decoded, Instruc
 from bunri.apps.dump.monitor import CHUNK, Failed, compile_expression
 
 _PATIENCE = 20.0  # seconds for one piece
+_SIZES = {4: 4, 6: 16}  # bytes of an address, by version of IP
 
 
 def packets(path: str | os.PathLike[str], expression: str = "", *, verbose: int = 0) -> Iterator[Decoded]:
     """The packets of a capture file (pcap or pcapng) that a filter expression lets through, in order.
 
-    The text is tcpdump's line for the packet, as `-n -t` with `verbose` times `-v` prints it; its characters are
-    printable ASCII, line feeds and tabs, whatever the packet holds. BadCapture where the file is none or ends too
-    soon, after what could be read of it; BadExpression; OSError where it cannot be opened. A packet that ends the
-    decoder ends the iteration with WorkerDied: what to do about it is the program's to say.
+    `ip` and `carried` (Segment, Datagram) are the outermost headers. The text is tcpdump's line for the packet, as
+    `-n -t` with `verbose` times `-v` prints it; its characters are printable ASCII, line feeds and tabs, whatever the
+    packet holds. All of it was made by a decoder that may be somebody's: what it says may be wrong.
+    BadCapture where the file is none or ends too soon, after what could be read of it; BadExpression; OSError where it
+    cannot be opened. A packet that ends the decoder ends the iteration with WorkerDied: what to do about it is the
+    program's to say.
 
-        for packet in packets("capture.pcap", "udp port 53"):
-            print(packet.number, packet.text)
+        for packet in packets("capture.pcap", "tcp"):
+            if isinstance(packet.carried, Segment) and packet.carried.flags & 2:
+                print(packet.number, ipaddress.ip_address(packet.ip.source), packet.text)
     """
     with open(path, "rb") as stream:
         head = beginning(stream)
@@ -44,18 +49,16 @@ def packets(path: str | os.PathLike[str], expression: str = "", *, verbose: int 
                 with bunri.deadline(_PATIENCE):
                     found = worker.feed(chunk)
                 for packet in found:
-                    # A decoder may be somebody's: a terminal gets no more than text.
-                    yield packet if _plain(packet.text) else _escaped(packet)
+                    yield _checked(packet)
                 chunk = stream.read1(CHUNK)
             worker.finish()
 
 
-def _plain(text: str) -> bool:
-    return text.isascii() and all(character.isprintable() or character in "\n\t" for character in text)
-
-
-def _escaped(packet: Decoded) -> Decoded:
-    return Decoded(
-        packet.number, packet.second, packet.nanosecond, packet.length, packet.data,
-        bunri.printable(packet.text, keep_newlines=True),
-    )  # fmt: skip
+def _checked(packet: Decoded) -> Decoded:
+    """A decoder may be somebody's: a terminal gets no more than text, and an address is as long as its version says."""
+    text, ip = packet.text, packet.ip
+    if not (text.isascii() and all(character.isprintable() or character in "\n\t" for character in text)):
+        packet = replace(packet, text=bunri.printable(text, keep_newlines=True))
+    if ip is not None and {len(ip.source), len(ip.target)} != {_SIZES.get(ip.version)}:
+        packet = replace(packet, ip=None, carried=None)
+    return packet

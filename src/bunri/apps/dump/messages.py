@@ -139,8 +139,42 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Network:
+    """The outermost IP header of a packet (RFC 791, RFC 8200)."""
+
+    version: int  # 4 or 6
+    source: bytes  # 4 or 16 bytes: `ipaddress.ip_address` reads them
+    target: bytes
+    protocol: int  # what it carries; of IPv6 behind the extension headers
+    hops: int  # that it may still take
+    later: bool  # a fragment that is not the first: what it carries has no header
+
+
+@dataclass(frozen=True)
+class Segment:
+    """TCP (RFC 9293): ports, numbers as they are on the wire, flags as its fourteenth byte has them."""
+
+    source: int
+    target: int
+    sequence: int
+    acknowledgement: int
+    flags: int  # 1 FIN, 2 SYN, 4 RST, 8 PSH, 16 ACK, 32 URG, 64 ECE, 128 CWR
+    window: int
+    payload: bytes  # what was captured of it
+
+
+@dataclass(frozen=True)
+class Datagram:
+    """UDP (RFC 768)."""
+
+    source: int
+    target: int
+    payload: bytes  # what was captured of it
+
+
+@dataclass(frozen=True)
 class Decoded:
-    """One packet, for a program: its bytes, and what tcpdump would say of it."""
+    """One packet, for a program: its bytes, its headers, and what tcpdump would say of it."""
 
     number: int  # in the capture, from 1
     second: int  # since 1970
@@ -148,6 +182,8 @@ class Decoded:
     length: int  # on the wire
     data: bytes  # what was captured of it
     text: str  # without the time; several lines with verbose
+    ip: Network | None = None  # None: the packet has none, or not whole
+    carried: Segment | Datagram | None = None  # None: something else, or not whole
 
 
 @dataclass
