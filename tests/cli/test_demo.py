@@ -37,6 +37,12 @@ def test_the_demonstration_ends_well_and_quickly(demo: tuple[subprocess.Complete
     assert done.stderr == ""
 
 
+def test_a_capture_is_printed_as_tcpdump_prints_it(demo: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    done, _ = demo
+    assert "ARP, Request who-has 192.0.2.2 tell 192.0.2.1, length 28" in done.stdout
+    assert "4660* 1/0/0 A 192.0.2.2 (49)" in done.stdout
+
+
 @pytest.mark.parametrize("name", ["camera.jpg", "ascent.jpg", "grace_hopper.jpg", "letter-fax.tiff", "letter-scan.png"])
 def test_whole_files_are_decoded_among_the_hostile_ones(
     demo: tuple[subprocess.CompletedProcess[str], Path], name: str

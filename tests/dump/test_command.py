@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -179,3 +181,10 @@ def test_a_terminal_gets_printable_bytes_only(dump: Dump, tmp_path: Path) -> Non
 def test_it_says_what_it_is(dump: Dump) -> None:
     assert "tcpdump 4.99.3" in dump("--version").stdout
     assert dump("--help").stdout.startswith("Usage: bunri dump")
+
+
+def test_the_readme_shows_what_is_printed(dump: Dump) -> None:
+    page = (Path(__file__).parents[2] / "README.md").read_text()
+    command, lines = re.search(r"^    \$ bunri dump (.*)\n((?:    .*\n)+)", page, re.MULTILINE).groups()  # type: ignore[union-attr]
+    words = command.replace("src/", f"{Path(__file__).parents[2] / 'src'}/").split()
+    assert dump(*words).stdout == textwrap.dedent(lines)

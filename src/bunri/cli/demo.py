@@ -29,7 +29,8 @@ def command(folder: Path | None, out: Path, workers: int) -> int:
     """Decode the pictures of FOLDER with Pillow in confined workers.
 
     Hidden files, and folders in it, are passed over. Without FOLDER: photographs and documents of its own, damaged and
-    hostile files among them. Then show every process as the kernel sees it, and what an attacker in a decoder gets.
+    hostile files among them. Then show every process as the kernel sees it, a capture as tcpdump would print it, and what
+    an attacker in a decoder gets.
 
     \b
     Example:

@@ -16,12 +16,16 @@ from rich.table import Table
 from rich.text import Text
 
 import bunri
+from bunri.apps import dump
 from bunri.apps.demo import monitor
 from bunri.apps.demo.composer import Composer
 from bunri.apps.demo.decoder import CPU, MEMORY, Decoder
 from bunri.apps.demo.monitor import Attempt, Done
 from bunri.apps.demo.processes import Seen
 from bunri.apps.demo.samples import write_samples
+
+_CAPTURE = Path(__file__).parent / "packets" / "web.pcap"
+_LINES = 8  # of it
 
 _STYLE = {"got": "red", "refused": "green", "killed": "green"}
 _WIDE = 132  # columns, where no terminal says
@@ -56,6 +60,7 @@ def run(folder: Path | None, out: Path, workers: int) -> int:
             _show_files(console, done, sheet)
             seen, reports = monitor.look(composer)
         _show_processes(console, seen, reports)
+    _show_packets(console)
     attempts = list(monitor.attack_all())
     _show_attempts(console, attempts)
     escaped = any(attempt.confined[0] == "got" for attempt in attempts)
@@ -112,6 +117,18 @@ def _show_files(console: Console, done: list[Done], sheet: Path) -> None:
     where = bunri.printable(str(sheet))
     limits = f"Each file had a worker of its own: memory {MEMORY}, {CPU} of CPU time, no files, no network."
     _show(console, "Files", table, limits, f"Contact sheet: {where}; thumbnails beside it.")
+
+
+def _show_packets(console: Console) -> None:
+    lines = _table("line")
+    lines.show_header = False
+    count = 0
+    for packet in dump.packets(_CAPTURE):
+        count += 1
+        if count <= _LINES:
+            lines.add_row(Text(packet.text))
+    said = f"The first {_LINES} of {count} packets, printed by another confined decoder: memory 512M, no files, no network."
+    _show(console, "A capture", lines, said, "Your own: bunri dump -n -r capture.pcap")
 
 
 def _show_processes(console: Console, seen: list[Seen], reports: dict[int, bunri.Report]) -> None:
