@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -389,6 +390,18 @@ def _text(path: str) -> str:
     return path.encode("utf-8", ERRORS).decode("utf-8", "backslashreplace")
 
 
+class Explained:
+    """Why a file could not be written: pyftpdlib loses it."""
+
+    def handle_error(self: Any) -> None:
+        fault = sys.exc_info()[1]
+        if isinstance(fault, _FileReadWriteError) and isinstance(fault.__cause__, OSError):
+            self._resp = (f"426 {fault.__cause__.strerror}; transfer aborted.", None)
+            self.close()
+        else:
+            super().handle_error()  # type: ignore[misc]
+
+
 class Quick(DTPHandler):
     """A data connection without a rate: fewer and larger system calls."""
 
@@ -428,7 +441,13 @@ class Quick(DTPHandler):
 def _dtp_handler(rights: Rights) -> Any:
     base = ThrottledDTPHandler if rights.rate else Quick
     more = {"read_limit": rights.rate, "write_limit": rights.rate} if rights.rate else {}
-    return type("Transfer", (base,), {"timeout": rights.stall, **more})
+    return type("Transfer", (Explained, base), {"timeout": rights.stall, **more})
+
+
+def _turn(loop: Any) -> None:
+    """As IOLoop.loop, but for the first wait, which knows of a timeout too: a peer may say nothing at all."""
+    while loop.socket_map:
+        loop.poll(loop.sched.poll())
 
 
 def drive(control: socket.socket, services: Services, rights: Rights, next_: Handover) -> None:
@@ -438,7 +457,7 @@ def drive(control: socket.socket, services: Services, rights: Rights, next_: Han
     try:
         engine = Engine(Control(control, rights), services, rights, next_, loop)
         engine.begin()
-        loop.loop()
+        _turn(loop)
         engine.settle()
     finally:
         loop.close()

@@ -1,0 +1,239 @@
+"""What happens to servers in service: many peers, large files, full disks, peers that stop, processes that die, systemd."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from ftplib import FTP, error_temp
+from pathlib import Path
+
+import pytest
+from ftp_served import ROOT, Served, serving, written
+
+import bunri
+from bunri.apps.ftpd.auth import Passwords, set_password
+from bunri.apps.ftpd.config import Config
+from bunri.apps.ftpd.logs import Logs
+from bunri.apps.ftpd.monitor import LoginHere
+from bunri.process import program
+
+pytestmark = pytest.mark.slow
+LARGE = 256 << 20
+
+
+@pytest.fixture
+def drop(place: Path) -> Path:
+    """A root with a folder that everybody may write to."""
+    (place / "root" / "in").mkdir(parents=True)
+    (place / "root" / "in").chmod(0o1777)
+    (place / "root").chmod(0o755)
+    return place / "root"
+
+
+@pytest.fixture
+def uploads(place: Path, drop: Path) -> Iterator[Served]:
+    file = written(place / "conf", anonymous_enable="YES", anon_root=drop, ftp_username="", write_enable="YES",
+                   anon_upload_enable="YES", anon_world_readable_only="NO", anon_umask="022")  # fmt: skip
+    with serving(place, str(file)) as server:
+        yield server
+
+
+def test_fifty_sessions_at_once(uploads: Served, drop: Path) -> None:
+    """Each stores its own file and fetches it again, while the others do."""
+    faults: list[BaseException] = []
+
+    def one(number: int) -> None:
+        content = bytes([number]) * 200_000
+        try:
+            with uploads.login() as ftp:
+                ftp.storbinary(f"STOR in/{number}", io.BytesIO(content))
+                parts: list[bytes] = []
+                ftp.retrbinary(f"RETR in/{number}", parts.append)
+                assert b"".join(parts) == content
+        except BaseException as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    assert len(list((drop / "in").iterdir())) == 50
+
+
+def test_a_large_file_goes_and_comes_unchanged(uploads: Served, place: Path, drop: Path) -> None:
+    source = place / "source"
+    with source.open("wb") as file:
+        for number in range(LARGE >> 20):
+            file.write(hashlib.sha256(b"%d" % number).digest() * (1 << 15))
+    found = hashlib.sha256()
+    with uploads.login() as ftp:
+        with source.open("rb") as file:
+            wanted = hashlib.file_digest(file, "sha256").digest()
+            file.seek(0)
+            ftp.storbinary("STOR in/large", file, blocksize=1 << 20)
+        with (drop / "in/large").open("rb") as file:
+            assert hashlib.file_digest(file, "sha256").digest() == wanted
+        ftp.retrbinary("RETR in/large", found.update, blocksize=1 << 20)
+    assert found.digest() == wanted
+
+
+def test_an_aborted_transfer_leaves_the_session(uploads: Served, drop: Path) -> None:
+    (drop / "large").write_bytes(bytes(8 << 20))
+    with uploads.login() as ftp:
+        ftp.voidcmd("TYPE I")
+        with ftp.transfercmd("RETR large") as data:
+            assert data.recv(1000)
+            ftp.sock.sendall(b"\xff\xf4\xff", socket.MSG_OOB)
+            ftp.sock.sendall(b"\xf2ABOR\r\n")
+            while data.recv(1 << 20):
+                pass
+        answers = []
+        with contextlib.suppress(error_temp):
+            answers.append(ftp.getmultiline())
+            answers.append(ftp.getmultiline())
+        assert [answer[:3] for answer in answers] in (["426", "226"], ["426", "225"], ["226", "225"]), answers
+        assert ftp.nlst()
+
+
+def test_an_upload_goes_on_where_it_stopped(uploads: Served, place: Path, drop: Path) -> None:
+    file = written(place / "conf2", anonymous_enable="YES", anon_root=drop, ftp_username="", write_enable="YES",
+                   anon_upload_enable="YES", anon_other_write_enable="YES", anon_umask="022")  # fmt: skip
+    with serving(place, str(file)) as server, server.login() as ftp:
+        ftp.storbinary("STOR in/part", io.BytesIO(b"a" * 1000))
+        ftp.storbinary("STOR in/part", io.BytesIO(b"b" * 1000), rest=500)
+        ftp.storbinary("APPE in/part", io.BytesIO(b"c" * 10))
+    assert (drop / "in/part").read_bytes() == b"a" * 500 + b"b" * 1000 + b"c" * 10
+
+
+def test_a_half_closed_peer_is_let_go(uploads: Served) -> None:
+    """He closes his sending side, in each phase: the server closes, and nothing of him stays."""
+    for commands in (b"", b"USER ftp\r\nPASS x\r\n"):
+        with socket.create_connection(("127.0.0.1", uploads.port), timeout=10) as peer:
+            peer.sendall(commands)
+            peer.shutdown(socket.SHUT_WR)
+            while peer.recv(1000):
+                pass
+    assert uploads.login().quit().startswith("221")
+
+
+def test_a_peer_who_says_nothing_is_sent_away(place: Path, pub: Path) -> None:
+    with serving(place, "--share", str(pub), "-oidle_session_timeout=1") as server, server.login() as ftp:
+        begun = time.monotonic()
+        with pytest.raises((error_temp, EOFError)):
+            ftp.getresp()
+        assert 0.5 < time.monotonic() - begun < 8
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can make a small disk")
+def test_a_full_disk_ends_the_upload_and_not_the_session(uploads: Served, place: Path, drop: Path) -> None:
+    small = drop / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=1777", "bunri-test", str(small)], check=True)
+    try:
+        file = written(place / "conf2", anonymous_enable="YES", anon_root=drop, ftp_username="", write_enable="YES",
+                       anon_upload_enable="YES")  # fmt: skip
+        with serving(place, str(file)) as server, server.login() as ftp:
+            with pytest.raises((error_temp, BrokenPipeError, ConnectionResetError)) as fault:
+                ftp.storbinary("STOR small/much", io.BytesIO(bytes(8 << 20)))
+            answer = str(fault.value) if isinstance(fault.value, error_temp) else ""
+            if not answer:
+                with pytest.raises(error_temp, match="426") as later:
+                    ftp.voidresp()
+                answer = str(later.value)
+            assert "No space left" in answer
+            ftp.storbinary("STOR in/little", io.BytesIO(b"x"))
+            assert server.says("FAIL UPLOAD")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_killed_auth_process_is_a_no(place: Path, pub: Path) -> None:
+    """And the connection goes on: the next password is looked at by another process."""
+    users = place / "users"
+    set_password(users, "alice", "right")
+    config = Config(local_enable=True, guest_enable=True, guest_username="nobody", virtual_passwd_file=str(users),
+                    local_root=str(pub), delay_failed_login=0)  # fmt: skip
+
+    async def go() -> list[bool]:
+        with socket.socket() as control:
+            login = LoginHere(control, config, "192.0.2.1", Logs(config))
+            asked = asyncio.create_task(login.password("alice", bunri.Secret("right")))
+            while not (found := pids_of(Passwords)):
+                await asyncio.sleep(0)
+            os.kill(found[0], signal.SIGKILL)
+            return [await asked, await login.password("alice", bunri.Secret("right"))]
+
+    assert asyncio.run(go()) == [False, True]
+
+
+def pids_of(cls: type[bunri.Compartment]) -> list[int]:
+    """Its workers that somebody has started."""
+    templates = program.current().role_for(cls).templates.values()
+    return [w.pid for t in templates if t.cls is cls for w in t.workers.values() if w.pid and w not in t.spares]
+
+
+# Started by systemd, reloaded, stopped.
+
+
+def test_it_takes_a_socket_and_says_when_it_is_ready(place: Path, pub: Path) -> None:
+    """As systemd does it: descriptor 3, LISTEN_FDS, LISTEN_PID, NOTIFY_SOCKET."""
+    file = written(place / "conf", anonymous_enable="YES", anon_root=pub, ftp_username="")
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(f"\0bunri-test-{os.getpid()}")
+        told.settimeout(30)
+        shell = f'exec 3<&{listener.fileno()} {listener.fileno()}<&-; LISTEN_PID=$$ exec "$@"'
+        process = subprocess.Popen(
+            ["bash", "-c", shell, "bash", sys.executable, "-m", "bunri", "ftpd", str(file), "-olisten=NO"],
+            pass_fds=[listener.fileno()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, "LISTEN_FDS": "1", "NOTIFY_SOCKET": f"@bunri-test-{os.getpid()}"},
+        )  # fmt: skip
+        try:
+            assert told.recv(100) == b"READY=1"
+            with FTP(timeout=10) as ftp:
+                ftp.connect(*listener.getsockname())
+                ftp.login()
+                assert "hello" in ftp.nlst()
+        finally:
+            process.terminate()
+            assert process.wait(20) == 0
+
+
+def test_sessions_may_end_what_they_do(place: Path, pub: Path) -> None:
+    """SIGTERM: nobody new, and who is here has some seconds."""
+    file = written(place / "conf", anonymous_enable="YES", anon_root=pub, ftp_username="")
+    with serving(place, str(file), "--drain", "20") as server:
+        with server.login() as ftp:
+            server.process.terminate()
+            assert server.says("1 connections have 20 seconds")
+            with pytest.raises(OSError, match="refused"):
+                server.login()
+            assert "hello" in ftp.nlst()
+            begun = time.monotonic()
+            ftp.quit()
+        server.process.wait(15)
+        assert time.monotonic() - begun < 10
+
+
+@pytest.mark.skipif(not os.path.exists("/usr/bin/systemd-analyze"), reason="systemd is not installed")
+def test_the_units_are_right(tmp_path: Path) -> None:
+    import bunri.apps.ftpd
+
+    for unit in (Path(bunri.apps.ftpd.__path__[0]) / "systemd").iterdir():
+        text = unit.read_text().replace("/usr/bin/bunri", "/bin/true")
+        (tmp_path / unit.name).write_text(text)
+    units = sorted(map(str, tmp_path.iterdir()))
+    assert len(units) == 2
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if "bunri-ftpd" in line]) == (0, [])
