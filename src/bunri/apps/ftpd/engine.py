@@ -232,10 +232,15 @@ class Engine(FTPHandler):
         self._list(path, "LIST", lambda folder, names: self.fs.format_list(folder, names))
 
     def ftp_NLST(self, path: str) -> None:
+        marked = "F" in self._flags
+
         def lines(folder: str, names: list[str]) -> Any:
             base = self.fs.cwd if folder != path else path
             prefix = os.path.relpath(folder, base) + "/" if folder != base else ""
-            return (f"{prefix}{name}\r\n".encode("utf-8", ERRORS) for name in names)
+            marks = (_mark(os.path.join(folder, name)) if marked else "" for name in names)
+            return (
+                f"{prefix}{name}{mark}\r\n".encode("utf-8", ERRORS) for name, mark in zip(names, marks, strict=True)
+            )
 
         self._list(path, "NLST", lines)
 
@@ -383,6 +388,11 @@ class Engine(FTPHandler):
         self._last_response = resp
         self.push(resp + "\r\n")
         self.logline(f"-> {resp}")
+
+
+def _mark(path: str) -> str:
+    """What `-F` writes behind a name."""
+    return "@" if os.path.islink(path) else "/" if os.path.isdir(path) else ""
 
 
 def _text(path: str) -> str:
