@@ -110,10 +110,12 @@ class Engine(FTPHandler):
     def prepare(cls) -> None:
         """What would else be imported or set up in the confined worker."""
         logger = logging.getLogger("pyftpdlib")
-        logger.setLevel(logging.WARNING)
-        logger.addHandler(logging.NullHandler())
+        logger.setLevel(logging.ERROR)
+        logger.propagate = False
+        logger.addHandler(logging.StreamHandler())  # of the worker: its lines reach the monitor's log
         "".encode("idna")
         time.localtime()  # reads the time zone's file
+        time.strptime("2000", "%Y")  # imports (MFMT)
 
     def __init__(self, control: socket.socket, services: Services, rights: Rights, next_: Handover, loop: Any) -> None:
         self._data = services.data
