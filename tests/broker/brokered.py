@@ -105,6 +105,15 @@ class Connects(bunri.Compartment):
         return run(code)
 
 
+class Everywhere(bunri.Compartment):
+    """Makes sockets of every family that there is."""
+
+    policy = bunri.Policy(network=[*TOWARDS, *map(net.listen, PORTS), *map(net.unix, SOCKETS)])
+
+    def run_code(self, code: str) -> str:
+        return run(code)
+
+
 class Unix(bunri.Compartment):
     """Connects to Unix sockets."""
 

@@ -135,6 +135,27 @@ def test_nothing_else_is_reached(echo: int) -> None:
                 assert worker.run_code(f"socket.socket(socket.AF_INET, socket.{kind}); result = 'made'") == "EPERM"
 
 
+def test_an_address_of_another_family_is_refused_and_is_nobodys_end(port: int, unix_path: str) -> None:
+    """Each is granted; the socket is of another kind."""
+    network = [net.connect("127.0.0.1", port), net.listen(port), net.unix(unix_path)]
+    addresses = inet("127.0.0.1", port), inet6("::ffff:127.0.0.1", port), b"\1\0" + unix_path.encode() + b"\0"
+    with brokered.Everywhere.start_under(brokered.Everywhere.policy.with_(network=network)) as worker:
+        for call in ("connect", "bind"):
+            code = f"""
+result = []
+for address in {addresses!r}:
+    for family in 2, 10, 1:
+        s = libc.socket(family, 1, 0)
+        got = libc.{call}(s, address, len(address))
+        if got or family != address[0]:
+            result.append((family, address[0], got, errno.errorcode[ctypes.get_errno()]))
+            libc.close(s)
+"""
+            told = worker.run_code(code)
+            assert told.count("-1, 'EAFNOSUPPORT'") == (6 if call == "connect" else 4), told
+            assert ", 0, " not in told, told
+
+
 def test_a_connected_socket_is_not_led_elsewhere(echo: int) -> None:
     """AF_UNSPEC takes a connection away; what then is connected again goes through the broker, or nowhere."""
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -107,6 +107,9 @@ class Sockets:
         blocking = os.get_blocking(made.fileno())
         if not isinstance(address, str) and not reaching.is_granted(*address, self._charge.connects):
             raise refused(errno.EACCES)
+        if isinstance(address, str) and address not in self._unix:
+            raise refused(errno.EACCES)
+        _refuse_other_family(made, address)
         os.set_blocking(made.fileno(), False)
         code = self._begin(made, address)
         if blocking and code == errno.EINPROGRESS:
@@ -121,11 +124,8 @@ class Sockets:
         """0 or an errno; EINPROGRESS where the other side has yet to answer. Nothing waits here."""
         if not isinstance(address, str):
             return made.connect_ex(address)
-        granted = self._unix.get(address)
-        if granted is None:
-            return errno.EACCES
         try:
-            reaching.connect_unix(made, *granted)
+            reaching.connect_unix(made, *self._unix[address])
         except OSError as fault:
             return fault.errno or errno.EIO
         return 0
@@ -149,6 +149,7 @@ class Sockets:
         address = parse_address(data)
         if isinstance(address, str) or address[1] not in self._charge.listens:
             raise refused(errno.EACCES)
+        _refuse_other_family(made, address)
         made.bind(address)
         self._bound.add(number)
         return 0
@@ -167,6 +168,12 @@ class Sockets:
         if made is None:
             raise refused(errno.EPERM)
         return made
+
+
+def _refuse_other_family(made: socket.socket, address: Address) -> None:
+    """EAFNOSUPPORT where the socket knows no such addresses. What Python says of that is no errno, and would end us."""
+    if made.family != (socket.AF_UNIX if isinstance(address, str) else reaching.family_of(address[0])):
+        raise refused(errno.EAFNOSUPPORT)
 
 
 def longest(length: int) -> int:
