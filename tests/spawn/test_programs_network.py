@@ -128,6 +128,16 @@ def test_a_client_everybody_knows(servers: tuple[Server, Server], tmp_path: Path
     assert text.startswith("the page") and text.endswith("refused\n")
 
 
+@pytest.mark.parametrize("call", ["connect", "bind", "listen"])
+def test_a_number_under_which_nothing_stands_is_an_error_and_no_wait_without_end(call: str) -> None:
+    program = f"""
+import ctypes
+libc = ctypes.CDLL(None)
+print([libc.{call}(number, b"\\2\\0\\0\\x09\\x7f\\0\\0\\1" + bytes(8), 16) for number in (0, 77, 99999, -1)])"""
+    policy = policy_for(net.connect("127.0.0.1", 9), net.listen(9)).with_(wall="20s")
+    assert output_of([python(), "-c", program], policy)[0] == "[-1, -1, -1, -1]\n"
+
+
 def test_a_granted_unix_socket_and_no_other(folders: tuple[Path, Path]) -> None:
     open_, _ = folders
     names = ("granted", "other")

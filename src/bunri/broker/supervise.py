@@ -180,7 +180,8 @@ class Supervisor:
             os._exit(0)  # the monitor is gone
         given = decode_given(data)
         if not isinstance(given, Given):
-            raise _Later  # it has ended
+            self._still_wanted(called)
+            raise refused(errno.EPERM)  # it lives, and the monitor cannot look into it: it is not to wait for ever
         self._memory, self._inode = Memory(descriptors[0]), given.inode
         self._still_wanted(called)
 

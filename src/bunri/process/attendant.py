@@ -109,7 +109,7 @@ class Attendant:
                 raise PermissionError
             memory = os.open("mem", os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
             try:
-                inode = procfs.socket_inode(directory, wanted.fd) if wanted.fd >= 0 else 0
+                inode = _socket_under(directory, wanted.fd)
                 self._broker.tell(Given(inode), (memory,))
             finally:
                 os.close(memory)
@@ -167,3 +167,11 @@ class Attendant:
         if self._broker is not None:
             self.hear_all()
             self._broker.drop()
+
+
+def _socket_under(directory: int, number: int) -> int:
+    """The inode of the socket under that number; 0 where nothing stands there."""
+    try:
+        return procfs.socket_inode(directory, number) if number >= 0 else 0
+    except FileNotFoundError:
+        return 0
