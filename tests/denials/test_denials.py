@@ -15,6 +15,7 @@ from refused import Brokered, Plain, Refused
 
 import bunri
 from bunri import Denial, Observer, Violation, fs, net, seccomp
+from bunri.cli.denials import options_of
 from bunri.process import program
 from bunri.seccomp import Arg
 
@@ -53,6 +54,10 @@ def told(code: str, cls: type[Refused] = Refused) -> tuple[str, tuple[Denial, ..
          ("AT_FDCWD", "'/tmp/x'", "O_WRONLY|O_CREAT", "0640"), "files=[fs.write('/tmp')]"),
         ("result = call('mkdir', b'/x', 0o700)", "mkdir", ("'/x'", "0700"), None),  # fs.write('/') would be everything
         ("result = call('openat', -100, b'/', 0)", "openat", ("AT_FDCWD", "'/'", "O_RDONLY"), None),
+        ("result = call('openat', -100, b'//', 0)", "openat", ("AT_FDCWD", "'//'", "O_RDONLY"), None),
+        ("result = call('mkdir', b'//x', 0o700)", "mkdir", ("'//x'", "0700"), None),
+        ("result = call('execve', b'/bin/..//', 0, 0)", "execve", ("'/bin/..//'", "NULL", "NULL"), None),
+        ("result = call('execve', b'//', 0, 0)", "execve", ("'//'", "NULL", "NULL"), None),
         ("result = call('socket', 10, 1, 0)", "socket", ("AF_INET6", "SOCK_STREAM", "0"),
          "network=[net.connect(host, port)]"),
         ("result = call('socket', 16, 3, 0)", "socket", ("AF_NETLINK", "SOCK_RAW", "0"), None),
@@ -217,6 +222,14 @@ def test_threat_26_attack() -> None:
             assert eval(f"Policy({denials[0].grant})", {**NAMES, "Policy": bunri.Policy}) == bunri.Policy(
                 files=[fs.read(os.fsdecode(path))]
             )
+
+
+def test_no_option_is_proposed_that_would_grant_another_path() -> None:
+    """`--read PATH:AT`: in a name with a colon, what was refused is one path, and what it would grant is another."""
+    grants = "fs.read('/:/usr/x')", "fs.write('/root:/x')", "fs.execute('/:/x')"
+    for grant in grants:
+        assert list(options_of(Denial(call="openat", grant=f"files=[{grant}]"))) == []
+    assert list(options_of(Denial(call="openat", grant="files=[fs.read('/a:b')]"))) == ["--read /a:b"]
 
 
 def test_threat_26_control() -> None:

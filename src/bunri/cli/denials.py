@@ -73,4 +73,6 @@ def _option(field: str, value: ast.expr) -> str | None:
     if name == "connect":
         host, port = map(str, words)
         return f"--connect {f'[{host}]' if ':' in host else host}:{port}"
+    if name in _FILES and ":/" in str(words[0]):
+        return None  # the option would take it for PATH:AT, and grant another path than the one that was refused
     return f"{_FILES.get(name, f'--{name}')} {shlex.quote(str(words[0]))}"

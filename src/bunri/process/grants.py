@@ -49,8 +49,8 @@ def grant_for(name: str | None, told: Denied, *, brokered: bool) -> str | None:
 def _file(name: str, told: Denied, texts: Mapping[int, str], *, brokered: bool) -> str | None:
     if not texts or not all(text.startswith("/") and text.isprintable() for text in texts.values()):
         return None  # below a folder that only the process knows, or a name that is no text
-    path = posixpath.normpath(next(iter(texts.values())))
-    folders = dict.fromkeys(posixpath.dirname(posixpath.normpath(text)) for text in texts.values())
+    paths = [_in_order(text) for text in texts.values()]
+    path, folders = paths[0], dict.fromkeys(map(posixpath.dirname, paths))
     way = ", via=Via.BROKER" if brokered else ""
     flags = told.args[_OPEN_FLAGS[name]] if name in _OPEN_FLAGS else 0
     changes = name in _CHANGES or bool(flags & os.O_CREAT)
@@ -59,6 +59,11 @@ def _file(name: str, told: Denied, texts: Mapping[int, str], *, brokered: bool) 
     if changes:
         return f"files=[{', '.join(f'fs.write({folder!r}{way})' for folder in folders)}]"
     return f"files=[fs.{'write' if flags & _WRITES else 'read'}({path!r}{way})]"
+
+
+def _in_order(path: str) -> str:
+    """posixpath.normpath leaves two slashes at the front: here they are one, as for the kernel."""
+    return "/" + posixpath.normpath(path).lstrip("/")
 
 
 def _call(name: str, told: Denied) -> str:
@@ -79,10 +84,10 @@ def _rule(name: str, when: str) -> str:
 
 
 def _execute(told: Denied, texts: Mapping[int, str]) -> str | None:
-    path = texts.get(0, "")
-    if not path.startswith("/") or not path.isprintable():
+    text = texts.get(0, "")
+    if not text.startswith("/") or not text.isprintable() or _in_order(text) == "/":
         return None
-    return f"files=[fs.execute({posixpath.normpath(path)!r})], processes=1"
+    return f"files=[fs.execute({_in_order(text)!r})], processes=1"
 
 
 def _children(told: Denied, _: Mapping[int, str]) -> str | None:
