@@ -97,6 +97,18 @@ def test_streams_go_through_and_nothing_is_added(folder: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "a\nb\n", "")
 
 
+@pytest.mark.parametrize(("closed", "empty"), [("<&-", [0]), (">&-", [1]), ("2>&-", [2]), ("<&- >&- 2>&-", [0, 1, 2])])
+def test_a_stream_that_is_closed_is_no_descriptor_of_ours(closed: str, empty: list[int]) -> None:
+    """The first that bunri opens would else have its number: with --explain, what its own thread waits with."""
+    need("python3")
+    look = "import os, stat; os._exit(sum(2 ** n for n in (0, 1, 2) if stat.S_ISCHR(os.fstat(n).st_mode)))"
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, "run", "--explain", "--", "python3", "-c", look]
+    done = subprocess.run(
+        command, stdin=subprocess.PIPE, capture_output=True, env=environment(), timeout=60, check=False
+    )
+    assert done.returncode == sum(2**number for number in empty), done
+
+
 def test_it_sees_the_system_and_what_is_granted_and_nothing_else(folder: Path) -> None:
     (folder / "granted").write_text("seen")
     (folder / "other").write_text("s3cret")

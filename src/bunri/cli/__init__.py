@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 
 _MISSING = "bunri: the command needs the packages click and rich. Install them with: pip install 'bunri[cli]'"
@@ -10,9 +11,20 @@ _MISSING = "bunri: the command needs the packages click and rich. Install them w
 
 def main() -> None:
     """The command. Exit status: 0 done, 1 it failed, 2 it was called wrongly, 130 interrupted."""
+    _fill_standard_numbers()
     if any(importlib.util.find_spec(name) is None for name in ("click", "rich")):
         print(_MISSING, file=sys.stderr)
         raise SystemExit(1)
     from bunri.cli.commands import run
 
     raise SystemExit(run())
+
+
+def _fill_standard_numbers() -> None:
+    """Of descriptors 0 to 2 those that the caller has closed become /dev/null, before anything is opened: else the next
+    descriptor of ours has that number, and a command would be handed it as its stream."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number: this one

@@ -280,7 +280,8 @@ def _here(policy: Policy) -> str:
 def _status(ended: Exit) -> int:
     from bunri.text import printable
 
-    sys.stdout.flush()
+    if sys.stdout is not None:  # as it is where the caller has closed it
+        sys.stdout.flush()
     if ended.cause:
         click.echo(f"bunri run: {printable(str(ended))}", err=True)
     if ended.signal is not None:
