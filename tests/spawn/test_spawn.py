@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,24 @@ def test_environment_and_folder_are_those_given(monkeypatch: pytest.MonkeyPatch)
     words = text.split()
     assert {"FROM_POLICY=p", "FROM_CALL=c", "/usr/lib"} <= set(words)
     assert "s3cret" not in text
+
+
+def test_names_that_are_no_text_go_through(folders: tuple[Path, Path]) -> None:
+    """As Python has them from its own command line."""
+    readable, _ = folders
+    name = os.fsdecode(b"caf\xe9")
+    (readable / name).mkdir()
+    os.chmod(readable / name, 0o755)
+    policy = SHELL.with_(files=[fs.system(), fs.read(readable, at="/in")])
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as pipe:
+        command = ["sh", "-c", 'echo "$0" "$NAME"; pwd', name]
+        process = bunri.spawn(command, policy, stdout=writer, env={"NAME": name}, cwd=f"/in/{name}")
+        os.close(writer)
+        assert pipe.read() == b"caf\xe9 caf\xe9\n/in/caf\xe9\n"
+        assert process.wait().code == 0
+    with pytest.raises(FileNotFoundError):
+        bunri.spawn([f"/in/{name}/{name}"], policy)
 
 
 def test_no_descriptor_of_ours_is_open_in_it() -> None:
@@ -182,12 +201,16 @@ def test_what_is_not_there_is_a_plain_error() -> None:
         (["true"], bunri.Policy(), {}, "nothing that may be executed"),
         (["true"], bunri.Policy.compute(), {}, "compute"),
         (["true"], bunri.Policy(user=bunri.AT_START, files=[fs.system()]), {}, "open"),
+        (["true"], ALONE, {"env": {"A=B": "c"}}, "no '='"),
+        (["true"], ALONE, {"env": {"": "c"}}, "no '='"),
+        (["true"], ALONE, {"env": {"A": "b\0c"}}, "NUL"),
+        (["true"], ALONE, {"cwd": "/a\0b"}, "NUL"),
         (["true"], ALONE, {"stdout": 9999}, "not open"),
         (["true"], ALONE, {"tty": 0}, "no terminal"),
     ],
 )
 def test_what_cannot_be_meant_is_said(
-    argv: list[str], policy: bunri.Policy, options: dict[str, int], said: str
+    argv: list[str], policy: bunri.Policy, options: dict[str, Any], said: str
 ) -> None:
     reader, writer = os.pipe()
     try:

@@ -31,11 +31,11 @@ _FAULT = struct.Struct("=i")
 
 @dataclass
 class Launch:
-    """What is executed."""
+    """What is executed. Bytes: the names of files need not be text."""
 
-    argv: list[str]
-    env: dict[str, str]
-    cwd: str
+    argv: list[bytes]
+    env: dict[str, bytes]
+    cwd: bytes
     terminal: int | None  # which of its streams is the terminal that becomes its controlling one
     last_filter: bytes
 
@@ -45,7 +45,7 @@ class Refused:
     """What the kernel did not allow: errno, and the path it was about, if any."""
 
     errno: int
-    path: str
+    path: bytes
 
 
 @dataclass
@@ -102,12 +102,12 @@ class Launcher(Compartment):
         """What the child said before its end; nothing, when the program has taken its place."""
         with os.fdopen(self._failed, "rb") as pipe:
             word = pipe.read()
-        return Refused(_FAULT.unpack(word[: _FAULT.size])[0], word[_FAULT.size :].decode()) if word else None
+        return Refused(_FAULT.unpack(word[: _FAULT.size])[0], word[_FAULT.size :]) if word else None
 
 
 def _become(what: Launch, handed: list[int], say: int, wait: int, fail: int) -> NoReturn:
     """The child: never returns, and no exception leaves it."""
-    where = ""
+    where = b""
     try:
         prctl.set_parent_death_signal(signal.SIGKILL)
         os.setsid()
@@ -121,7 +121,7 @@ def _become(what: Launch, handed: list[int], say: int, wait: int, fail: int) -> 
             fcntl.ioctl(what.terminal, termios.TIOCSCTTY, 0)
         where = what.cwd
         os.chdir(what.cwd)
-        where = ""
+        where = b""
         _restore_signals()
         if what.last_filter:
             seccomp.set_filter(what.last_filter)
@@ -131,7 +131,7 @@ def _become(what: Launch, handed: list[int], say: int, wait: int, fail: int) -> 
             _execute(what)
     except OSError as fault:
         with contextlib.suppress(OSError):
-            os.write(fail, _FAULT.pack(fault.errno or errno.EIO) + where.encode())
+            os.write(fail, _FAULT.pack(fault.errno or errno.EIO) + where)
     finally:
         os._exit(_NOT_EXECUTED)
 
@@ -139,7 +139,7 @@ def _become(what: Launch, handed: list[int], say: int, wait: int, fail: int) -> 
 def _execute(what: Launch) -> None:
     """Along PATH, as execvp(3): what may not be executed is remembered, and what is not there is not."""
     name, refused = what.argv[0], errno.ENOENT
-    folders = [""] if "/" in name else what.env.get("PATH", os.defpath).split(":")
+    folders = [b""] if b"/" in name else what.env.get("PATH", os.defpath.encode()).split(b":")
     for folder in folders:
         try:
             os.execve(os.path.join(folder, name), what.argv, what.env)

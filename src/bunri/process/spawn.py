@@ -79,11 +79,12 @@ def spawn(
         with bunri.spawn(["sort", "words"], policy, cwd="/data", stdout=bunri.PIPE).stdout.as_file() as lines: ...
     """
     _refuse(argv, policy)
+    _refuse_surroundings(env, cwd)
     streams = _Streams(stdin, stdout, stderr, tty)
     try:
         worker = _start(policy)
         try:
-            owner = _launch(worker, argv, policy, streams, dict(env), os.fspath(cwd))
+            owner = _launch(worker, argv, policy, streams, dict(env), os.fsencode(cwd))
         except BaseException:
             worker.kill("its program could not be started")
             worker.wait_over()
@@ -116,6 +117,16 @@ def _refuse(argv: Sequence[str], policy: Policy) -> None:
         )
 
 
+def _refuse_surroundings(env: Mapping[str, str], cwd: str | os.PathLike[str]) -> None:
+    for name, value in env.items():
+        if not all(isinstance(cast(object, part), str) for part in (name, value)):
+            raise UsageError(f"env[{name!r}]: names and values are strings")
+        if not name or "=" in name or "\0" in name + value:
+            raise UsageError(f"env[{name!r}]: a name has no '=', and neither part has a NUL")
+    if "\0" in os.fspath(cwd):
+        raise UsageError(f"cwd={os.fspath(cwd)!r} has a NUL character in it, which no path has")
+
+
 def _start(policy: Policy) -> Worker:
     worker = start_worker(Launcher, policy, (), None, None)
     assert isinstance(worker, Worker)
@@ -129,10 +140,12 @@ def _start(policy: Policy) -> Worker:
 
 
 def _launch(
-    worker: Worker, argv: Sequence[str], policy: Policy, streams: _Streams, env: dict[str, str], cwd: str
+    worker: Worker, argv: Sequence[str], policy: Policy, streams: _Streams, env: dict[str, str], cwd: bytes
 ) -> _Owner:
     plan = worker.template.plan
-    what = Launch(list(argv), _environment(policy) | env, cwd, streams.terminal, plan.program_filter)
+    words = [os.fsencode(word) for word in argv]
+    environment = {name: os.fsencode(value) for name, value in (_environment(policy) | env).items()}
+    what = Launch(words, environment, cwd, streams.terminal, plan.program_filter)
     ours, theirs = socket.socketpair()
     with ours, theirs, deadline(_WITHIN):
         socket.send_fds(ours, [b"s"], streams.theirs)
@@ -208,12 +221,13 @@ def _refuse_failure(found: Refused | None, argv: Sequence[str]) -> None:
         return
     if not found.path:
         raise OSError(found.errno, f"the process of {argv[0]!r} could not be made ready: {os.strerror(found.errno)}")
-    if found.path == argv[0]:
+    path = os.fsdecode(found.path)
+    if path == argv[0]:
         cure = "Grant it and its libraries: fs.system(), or fs.execute(path)"
         what = "cannot be executed in there" if found.errno != errno.ENOENT else "is not there, inside"
     else:
         cure, what = "Grant it with fs.read or fs.write", "is no folder that can be entered in there"
-    raise OSError(found.errno, f"{what} ({os.strerror(found.errno)}). {cure}", found.path)
+    raise OSError(found.errno, f"{what} ({os.strerror(found.errno)}). {cure}", path)
 
 
 class _Streams:
