@@ -44,6 +44,7 @@ MISTAKES: list[tuple[Callable[[], Any], str, str]] = [
     (lambda: Policy(syscalls=[_TRAP]), "$.syscalls[0]", "neither allows nor refuses"),
     (lambda: Policy(env={"A=B": "x"}), "$.env", "'='"),
     (lambda: Policy(env={"A": "x\0"}), "$.env", "NUL"),
+    (lambda: Policy(env={"A": "\udce9"}), "$.env['A']", "UTF-8"),
     (lambda: Policy(user="no such name!"), "$.user", "user name"),
     (lambda: Policy(user=3), "$.user", "User.dynamic()"),  # type: ignore[arg-type]
     (lambda: User.ids(-1, 0), "User.ids(uid)", "out of range"),
@@ -58,6 +59,8 @@ MISTAKES: list[tuple[Callable[[], Any], str, str]] = [
     (lambda: fs.read("/usr/../etc"), "fs.read(path)", "'..'"),
     (lambda: fs.write("/x", at="y"), "fs.write(at)", "relative"),
     (lambda: fs.read("/x\0"), "fs.read(path)", "NUL"),
+    (lambda: fs.read("/caf\udce9"), "fs.read(path)", "Grant the folder"),
+    (lambda: net.unix("/caf\udce9"), "net.unix(path)", "Grant the folder"),
     (lambda: fs.read(b"/x"), "fs.read(path)", "path"),  # type: ignore[arg-type]
     (lambda: fs.read("/proc/1"), "/proc", "other processes"),
     (lambda: fs.scratch("/", "1M"), "fs.scratch", "/tmp"),

@@ -51,6 +51,8 @@ def environment(value: object, where: str) -> Environment:
             raise UsageError(f"{where}: names and values are strings; got {key!r}: {text!r}")
         if not key or "=" in key or "\0" in key or "\0" in text:
             raise UsageError(f"{where}[{key!r}]: a name has no '=', and neither part has a NUL")
+        if not _parse.is_text(key + text):
+            raise UsageError(f"{where}[{key!r}]: {text!r} is no UTF-8, and a policy is text")
         pairs[key] = text
     return Environment(pairs)
 

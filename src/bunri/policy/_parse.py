@@ -94,6 +94,8 @@ def path(value: object, where: str) -> str:
         raise UsageError(f"{where}: a path is text; got {text!r}. Decode it with os.fsdecode")
     if "\0" in text:
         raise UsageError(f"{where}: the path {text!r} has a NUL in it")
+    if not is_text(text):
+        raise UsageError(f"{where}: the path {text!r} is no UTF-8, and grants are text. Grant the folder that it lies in")
     if not text.startswith("/"):
         raise UsageError(
             f"{where}: the path {text!r} is relative, and a worker's directory is /. "
@@ -105,6 +107,11 @@ def path(value: object, where: str) -> str:
             f"{where}: the path {text!r} has '..' in it: what it names depends on links. Write the path it leads to"
         )
     return "/" + "/".join(parts)
+
+
+def is_text(text: str) -> bool:
+    """Whether it has no bytes in it that are no UTF-8, as Python carries them from a command line (PEP 383)."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def name(value: object, where: str, what: str) -> str:

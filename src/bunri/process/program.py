@@ -56,7 +56,8 @@ ONE_HEAP: Final = {"MALLOC_ARENA_MAX": "1"}
 
 def allowed_environment() -> dict[str, str]:
     """What a worker sees of the monitor's environment: language and time zone (DESIGN 3.4)."""
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    found = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    kept = {name: value for name, value in found.items() if value.isprintable()}  # what is no text cannot be told
     return {**kept, **ONE_THREAD}
 
 
