@@ -281,6 +281,22 @@ def test_a_signal_to_it_reaches_the_command() -> None:
     assert process.returncode == 9
 
 
+def test_a_signal_that_it_was_told_to_ignore_does_not_reach_the_command() -> None:
+    """nohup does so, and a shell with SIGINT for what it runs in the background."""
+    ignoring = ["sh", "-c", "trap '' HUP INT; exec \"$@\"", "sh", *COMMAND, "run"]
+    with subprocess.Popen(
+        [*ignoring, "--", "sh", "-c", "echo ready; read word; exit 5"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(),
+    ) as process:  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        process.stdin.write(b"word\n")
+    assert process.returncode == 5
+
+
 def test_when_it_is_killed_the_command_ends() -> None:
     marker = f"{os.getpid()}{time.monotonic_ns()}"
     with subprocess.Popen(

@@ -237,6 +237,8 @@ class _Told:
         self._early: list[int] = []
         self._process: Process | None = None
         for number in _TOLD_ON:
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue  # as nohup wants it, and a shell for what it runs in the background
             signal.signal(number, lambda number, _: self._on_signal(number))
 
     def _on_signal(self, number: int) -> None:
