@@ -395,3 +395,23 @@ def test_ctrl_c_ends_a_command_that_does_not_care() -> None:
         assert user.end() == 128 + signal.SIGINT
     finally:
         user.close()
+
+
+def test_a_command_that_lets_go_of_its_terminal_goes_on() -> None:
+    user = Terminal("--", "sh", "-c", "echo ready; exec </dev/null >/dev/null 2>&1; sleep 0.5; exit 7")
+    try:
+        user.wait_for(b"ready")
+        assert user.end() == 7
+    finally:
+        user.close()
+
+
+def test_when_the_users_terminal_hangs_up_so_does_the_commands() -> None:
+    user = Terminal("--", "sh", "-c", "echo ready; sleep 0.3; echo more; sleep 1000")
+    try:
+        user.wait_for(b"ready")
+        with open(os.devnull) as nothing:
+            os.dup2(nothing.fileno(), user.ours)  # closes it
+        assert user.process.wait(timeout=20) == 128 + signal.SIGHUP
+    finally:
+        user.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -260,13 +261,12 @@ def _attend(process: Process, terminals: list[int]) -> Exit:
     assert process.tty is not None
     source = 0 if 0 in terminals else None
     target = next(number for number in (1, 2, 0) if number in terminals)
-    with process.tty as tty:
-        if source is None:
+    modes = terminal.raw(source) if source is not None else contextlib.nullcontext()
+    with process.tty as tty, contextlib.suppress(terminal.Gone):
+        with modes:
             terminal.relay(tty.fileno(), source, target, terminals[0])
-        else:
-            with terminal.raw(source):
-                terminal.relay(tty.fileno(), source, target, terminals[0])
-    return process.wait()
+        return process.wait()  # one that has only let go of its streams would be ended by the end of its terminal
+    return process.wait()  # as the user's, the command's has hung up
 
 
 def _here(policy: Policy) -> str:

@@ -21,6 +21,10 @@ _CHUNK = 65536
 _END_OF_INPUT = b"\x04"  # as a terminal says it
 
 
+class Gone(Exception):
+    """The user's terminal: closed, or its line is cut."""
+
+
 @contextlib.contextmanager
 def raw(terminal: int) -> Generator[None]:
     """The user's terminal, raw, until the end of the block."""
@@ -29,7 +33,8 @@ def raw(terminal: int) -> Generator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        with contextlib.suppress(termios.error):  # of one that is gone
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
 def copy_size(source: int, target: int) -> None:
@@ -40,7 +45,7 @@ def copy_size(source: int, target: int) -> None:
 
 def relay(command: int, source: int | None, target: int, size_of: int) -> None:
     """Bytes from `source`, if any, to the command's terminal, and from that to `target`, until nobody has the command's
-    terminal any more."""
+    terminal any more. Gone, when `source` or `target` is."""
 
     def resized(_number: int, _frame: FrameType | None) -> None:
         copy_size(size_of, command)
@@ -60,7 +65,8 @@ def _copy(command: int, source: int | None, target: int) -> None:
         reading = [command, *([source] if source is not None and not typed else [])]
         readable, writable, _ = select.select(reading, [command] if typed else [], [])
         if source is not None and source in readable:
-            typed = os.read(source, _CHUNK)
+            with _of_user():
+                typed = os.read(source, _CHUNK)
             if not typed:
                 source, typed = None, _END_OF_INPUT
         if writable:
@@ -71,7 +77,8 @@ def _copy(command: int, source: int | None, target: int) -> None:
             if not data:
                 return
             while data:
-                data = data[os.write(target, data) :]
+                with _of_user():
+                    data = data[os.write(target, data) :]
 
 
 def _read(command: int) -> bytes:
@@ -80,3 +87,11 @@ def _read(command: int) -> bytes:
         return os.read(command, _CHUNK)
     except OSError:
         return b""
+
+
+@contextlib.contextmanager
+def _of_user() -> Generator[None]:
+    try:
+        yield
+    except OSError as fault:
+        raise Gone from fault
