@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
-LONGEST_RUN = 600  # seconds for one run of pytest
+LONGEST_RUN = 1200  # seconds for one run of pytest
 LONGEST_TEST = 60
 PR_SET_CHILD_SUBREAPER = 36
 NOT_COPIED = (

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import brokered
+import psycopg
 import pytest
 
 import bunri
@@ -47,9 +48,13 @@ def running(command: list[str], is_up: Callable[[], bool], user: pwd.struct_pass
             server.wait()
 
 
-def listens(port: int) -> bool:
-    with socket.socket() as trial:
-        return trial.connect_ex(("127.0.0.1", port)) == 0
+def answers(port: int) -> bool:
+    """PostgreSQL listens before it has started up."""
+    try:
+        psycopg.connect(f"host=127.0.0.1 port={port} user=tester dbname=postgres").close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -86,7 +91,7 @@ def database(port: int) -> Iterator[int]:
                    "shared_buffers": "4MB", "max_connections": "10", "autovacuum": "off"}  # fmt: skip
         command = [str(found[-1].with_name("postgres")), "-D", f"{folder}/data"]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        with running(command, lambda: listens(port), user):
+        with running(command, lambda: answers(port), user):
             yield port
     finally:
         shutil.rmtree(folder)
