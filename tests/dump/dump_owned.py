@@ -11,10 +11,9 @@ from collections.abc import Generator
 from typing import Annotated
 
 import bunri
-from bunri.apps.dump import capture
 from bunri.apps.dump.compiler import Compiler
 from bunri.apps.dump.decoder import Decoder, LiveDecoder
-from bunri.apps.dump.messages import Batch, Cursor, Job, Names, Place, RingShape
+from bunri.apps.dump.messages import Batch, Cursor, Job, Names, Place, RingShape, Where
 from bunri.apps.dump.opener import Opener
 from bunri.apps.dump.resolver import Resolver
 from bunri.apps.dump.writer import Writer
@@ -90,7 +89,7 @@ class Fragile(Decoder):
         super().__init__(job, cursor, names)
         places = self._capture.places
 
-        def deadly(chunk: bytes) -> Generator[capture.Place]:
+        def deadly(chunk: bytes) -> Generator[Where]:
             for place in places(chunk):
                 _deadly(place[3][place[4] : place[5]], job.prints)
                 yield place

@@ -67,10 +67,9 @@ def ours(data: bytes, *arguments: str, tables: Tables | None = None) -> str:
     style = options.parse(arguments).style
     d = Dissector(style, tables or Tables())
     reader = Capture(Cursor(), 6)
-    packets = list(reader.feed(data))
+    packets = list(reader.places(data))
     d.set_link(reader.cursor.first)
-    for second, fraction, length, captured in packets:
-        d.packet(second, fraction, length, captured, 0, len(captured))
+    d.packets(packets)
     return d.taken()
 
 

@@ -14,6 +14,7 @@ from corpus import SAMPLES, connections
 from packets import ENVIRONMENT, Dump, capture, four, needs_tcpdump, tcp, udp4
 from test_capture import FILES, read
 
+from bunri.apps.dump.command import is_long
 from bunri.apps.dump.monitor import LONG
 
 EVERY = [sample.data for every in SAMPLES.values() for sample in every]
@@ -50,7 +51,10 @@ def test_a_capture_comes_from_standard_input(shell: Dump, file: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", ["-n", "-n -#", "-n -ttt", "-n -v", "-n tcp"])
-def test_a_long_file_is_printed_by_two_decoders_as_by_one(dump: Dump, tmp_path: Path, arguments: str) -> None:
+def test_a_long_file_is_printed_by_two_decoders_as_by_one(
+    dump: Dump, tmp_path: Path, arguments: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
     path = tmp_path / "long.pcap"
     path.write_bytes(capture(connections(random.Random(3), 8000)))
     assert path.stat().st_size > LONG
@@ -188,3 +192,20 @@ def test_the_readme_shows_what_is_printed(dump: Dump) -> None:
     command, lines = re.search(r"^    \$ bunri dump (.*)\n((?:    .*\n)+)", page, re.MULTILINE).groups()  # type: ignore[union-attr]
     words = command.replace("src/", f"{Path(__file__).parents[2] / 'src'}/").split()
     assert dump(*words).stdout == textwrap.dedent(lines)
+
+
+def test_a_long_file_has_two_decoders_where_there_are_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "long.pcap"
+    path.write_bytes(bytes(LONG))
+    for processors in (1, 2, 3, 8):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, many=processors: set(range(many)))
+        with path.open("rb") as file:
+            assert is_long(file) is (processors > 2)
+    path.write_bytes(bytes(LONG - 1))
+    reading, writing = os.pipe()
+    os.close(writing)
+    with path.open("rb") as file, os.fdopen(reading, "rb") as pipe:
+        assert not is_long(file)
+        assert not is_long(pipe)

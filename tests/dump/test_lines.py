@@ -174,8 +174,9 @@ def test_a_decoder_that_only_follows_prints_on_where_another_one_was() -> None:
             pair.reverse()
         for d in pair:
             d.set_link(1)
-        pair[0].packet(second, fraction, length, captured, 0, len(captured))
-        pair[1].follow(length, captured, 0, len(captured))
+        where = (second, fraction, length, captured, 0, len(captured))
+        pair[0].packets([where])
+        pair[1].follow([where])
         text += pair[0].taken()
         assert pair[1].taken() == ""
     assert text == ours(data, "-n", "-#")

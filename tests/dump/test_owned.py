@@ -170,8 +170,10 @@ def test_a_decoder_that_ends_on_a_packet_is_replaced(
 ) -> None:
     """The others are printed, that one is reported and kept."""
     monkeypatch.setattr(monitor, "Decoder", dump_owned.Fragile)
-    monkeypatch.setattr(monitor, "PATIENCE", 0.7)
-    monkeypatch.setattr(monitor, "PATIENCE_FOR_ONE", 0.7)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    if mark == b"HANGS":
+        monkeypatch.setattr(monitor, "PATIENCE", 1.0)
+        monkeypatch.setattr(monitor, "PATIENCE_FOR_ONE", 0.7)
     packets = [udp4(40000, 50001, bytes(index)) for index in range(8)] + [udp4(40000, 50001, bytes(1400))] * more
     killer = udp4(40000, 50001, mark)
     source, kept = tmp_path / "in.pcap", tmp_path / "bad.pcap"

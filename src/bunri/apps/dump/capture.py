@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from bunri.apps.dump.messages import BadCapture, Cursor, Interface
+from bunri.apps.dump.messages import BadCapture, Cursor, Interface, Where
 
 MOST_CAPTURED = 262144  # bytes of one packet, as libpcap has it
 _MOST_BLOCK = 16 << 20
@@ -29,10 +29,6 @@ class Packet(NamedTuple):
     fraction: int  # of a second, in the precision that the capture's reader was asked for
     length: int  # on the wire
     data: bytes
-
-
-Place = tuple[int, int, int, bytes, int, int]
-"""A packet where it was read: second, fraction, length; the bytes in which it stands, its start and its end there."""
 
 
 class Capture:
@@ -53,7 +49,7 @@ class Capture:
         finally:
             places.close()
 
-    def places(self, chunk: bytes) -> Generator[Place]:
+    def places(self, chunk: bytes) -> Generator[Where]:
         """The same, uncopied."""
         buffer = self._rest + chunk if self._rest else chunk
         self._rest = buffer
@@ -123,7 +119,7 @@ class Capture:
         )
         return 24
 
-    def _records(self, buffer: bytes, at: int) -> Iterator[Place]:
+    def _records(self, buffer: bytes, at: int) -> Iterator[Where]:
         """pcap: sixteen bytes and the packet, again and again."""
         unpack = struct.Struct(f"{self._order}IIII").unpack_from
         interface = self.cursor.interfaces[0]
@@ -150,7 +146,7 @@ class Capture:
             return self._unit // resolution, 1
         return 1, resolution // self._unit
 
-    def _blocks(self, buffer: bytes, at: int) -> Iterator[Place]:
+    def _blocks(self, buffer: bytes, at: int) -> Iterator[Where]:
         """pcapng: blocks of a type and a length, which stands at both ends."""
         end = len(buffer)
         try:

@@ -143,7 +143,7 @@ def _reading(stream: Source, options: Options, stack: ExitStack) -> int:
     interfaces = dict(socket.if_nameindex()) if kind.link == 276 else {}
     job = Job(style_here(options.style), program, prints, bool(options.write), interfaces)
     names = names_for(stack, options.style.numeric)
-    reading = Reading(Prefixed(head, stream), job, names, options.most, long=_is_long(stream))
+    reading = Reading(Prefixed(head, stream), job, names, options.most, long=is_long(stream))
     output = Output(options, stack)
     output.open(kind.link, kind.snap)
     return _print(reading, output, options, kind)
@@ -177,9 +177,11 @@ def _print(reading: Reading, output: Output, options: Options, kind: Kind) -> in
     return 0
 
 
-def _is_long(stream: Source) -> bool:
-    """A file in which there is enough to do for two decoders, where two processors are here."""
-    if len(os.sched_getaffinity(0)) < 2 or not isinstance(stream, io.BufferedReader):
+def is_long(stream: Source) -> bool:
+    """A file in which there is enough to do for two decoders, where each has a processor, and this process too.
+
+    On two processors that others used as well, two decoders took longer than one."""
+    if len(os.sched_getaffinity(0)) < 3 or not isinstance(stream, io.BufferedReader):
         return False
     status = os.fstat(stream.fileno())
     return stat.S_ISREG(status.st_mode) and status.st_size >= LONG

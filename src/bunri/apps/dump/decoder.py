@@ -25,6 +25,7 @@ from bunri.apps.dump.messages import (
     Place,
     RingShape,
     Style,
+    Where,
 )
 from bunri.apps.dump.ring import Ring
 
@@ -93,13 +94,13 @@ class Decoder(bunri.Compartment):
             work.follow(self._places(chunk))
         return work.end(self._capture.cursor, "").packets
 
-    def _places(self, chunk: bytes) -> Generator[capture.Place]:
+    def _places(self, chunk: bytes) -> Generator[Where]:
         places = self._capture.places(chunk)
         if self._work.link >= 0:
             return places
         return self._first_places(places)
 
-    def _first_places(self, places: Generator[capture.Place]) -> Generator[capture.Place]:
+    def _first_places(self, places: Generator[Where]) -> Generator[Where]:
         """Before the first packet it is known of which link all are."""
         try:
             for place in places:

@@ -11,6 +11,11 @@ Instruction = tuple[int, int, int, int]
 """One instruction of the classic BPF machine: code, jt, jf, k (struct sock_filter)."""
 
 
+Where = tuple[int, int, int, bytes, int, int]
+"""A packet where it was read: second, fraction, length; the bytes in which it stands, its start and its end there.
+It stays in the decoder."""
+
+
 @dataclass(frozen=True)
 class Style:
     """How packets are printed; each field is an option of tcpdump, named by what it does."""

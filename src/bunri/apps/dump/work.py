@@ -8,7 +8,7 @@ from dataclasses import replace
 from bunri.apps.dump import bpf, capture
 from bunri.apps.dump.decode.core import Dissector
 from bunri.apps.dump.decode.table import Tables
-from bunri.apps.dump.messages import Batch, Cursor, Job, Names
+from bunri.apps.dump.messages import Batch, Cursor, Job, Names, Where
 
 
 class Work:
@@ -47,25 +47,21 @@ class Work:
         second, fraction, length, data = packet
         self.take(second, fraction, length, data, 0, len(data))
 
-    def print(self, places: Iterable[capture.Place]) -> None:
+    def print(self, places: Iterable[Where]) -> None:
         """All of these packets, where that is all there is to do."""
-        dissector = self._dissector
-        before, one = dissector.captured, dissector.packet
+        before = self._dissector.captured
         try:
-            for place in places:
-                one(*place)
+            self._dissector.packets(places)
         finally:
-            self._add(dissector.captured - before)
+            self._add(self._dissector.captured - before)
 
-    def follow(self, places: Iterable[capture.Place]) -> None:
+    def follow(self, places: Iterable[Where]) -> None:
         """Packets that another decoder prints, in the same way."""
-        dissector = self._dissector
-        before, one = dissector.captured, dissector.follow
+        before = self._dissector.captured
         try:
-            for _, _, length, b, start, stop in places:
-                one(length, b, start, stop)
+            self._dissector.follow(places)
         finally:
-            self._add(dissector.captured - before)
+            self._add(self._dissector.captured - before)
 
     def _add(self, count: int) -> None:
         self._read += count
