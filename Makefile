@@ -14,7 +14,7 @@ VENV := .venv/bin/python
 RUN := bash tools/setup.sh run
 DEV := bash tools/setup.sh dev
 
-.PHONY: help demo test test-vm containers soak check lint format types docs bench fuzz threats clean
+.PHONY: help demo test test-vm containers soak check lint format types docs bench fuzz fuzz-packets threats clean
 .NOTPARALLEL:
 
 help:
@@ -75,6 +75,11 @@ growth:
 fuzz:
 	@$(DEV)
 	@$(VENV) -m pip install -qq --disable-pip-version-check -e '.[fuzz]' && $(VENV) tests/evil/fuzz.py $(ARGS)
+
+# Packets grown by coverage, to every printer of bunri dump.
+fuzz-packets:
+	@$(DEV)
+	@$(VENV) -m pip install -qq --disable-pip-version-check -e '.[fuzz]' && $(VENV) tests/dump/fuzz.py $(ARGS)
 
 threats:
 	@$(DEV)
