@@ -130,9 +130,11 @@ def test_their_tests_pass(suite: Path, ports: dict[str, str], place: Path) -> No
     left_out = [f"({name} and {test})" for name, tests in OTHERWISE.items() for test in tests]
     chosen = f"({' or '.join(CLASSES)}) and not NoSendfile and not CustomIO and not ({' or '.join(left_out)})"
     path = [str(suite), *filter(None, sys.path)]
+    (place / "tmp").mkdir()
+    (place / "tmp").chmod(0o1777)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(suite),
-         "-W", "ignore", "-n", "2", str(suite / "tests" / "test_functional.py"), "-k", chosen],
+         f"--basetemp={place}/tmp/inner", "-W", "ignore", "-n", "2", str(suite / "tests" / "test_functional.py"), "-k", chosen],
         cwd=place / "home", capture_output=True, text=True, umask=0,
         env={**os.environ, **ports, "PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1"},
         **({"user": "nobody", "group": "nogroup", "extra_groups": []} if ROOT else {}),
