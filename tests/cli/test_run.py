@@ -388,7 +388,7 @@ def test_an_interactive_shell() -> None:
 
 
 def test_ctrl_c_ends_a_command_that_does_not_care() -> None:
-    user = Terminal("--", "sh", "-c", "echo ready; sleep 1000")
+    user = Terminal("--", "sh", "-c", "echo ready; exec sleep 1000")  # a shell that waits may take it for its child
     try:
         user.wait_for(b"ready")
         user.type(b"\x03")
