@@ -133,6 +133,22 @@ def test_the_current_folder_is_kept_where_it_is_granted(folder: Path) -> None:
     assert where() == "/\n"
 
 
+def test_a_current_folder_that_is_not_there_inside_is_no_mistake(folder: Path) -> None:
+    gone = folder / "gone"
+    gone.mkdir()
+    libraries = filter(os.path.exists, ("/usr/bin", "/usr/lib", "/lib", "/lib64"))
+    bare = ["--bare", *(word for path in libraries for word in ("--execute", path))]
+    cases = (
+        (f"cd {gone}; rmdir {gone}", [], "/"),
+        ("cd /usr/share", bare, "/"),
+        ("cd /usr/share", [], "/usr/share"),
+    )
+    for script, options, where in cases:
+        command = ["sh", "-c", f'{script}; exec "$@"', "sh", *COMMAND, "run", *options, "--", "/usr/bin/env", "pwd"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (0, f"{where}\n"), done
+
+
 def test_a_policy_file_is_what_it_starts_from(folder: Path) -> None:
     file = folder / "policy.toml"
     file.write_text('version = 1\nfiles = ["fs.system()"]\nmemory = "512M"\n[env]\nGREETING = "hello"\n')

@@ -270,13 +270,20 @@ def _attend(process: Process, terminals: list[int]) -> Exit:
 
 
 def _here(policy: Policy) -> str:
-    """The current folder as it is called inside; / where it is not granted."""
-    here = os.getcwd()
+    """The current folder as it is called inside; / where it is not granted, or is there no more."""
+    from bunri.policy.fs import FileKind
+
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        return "/"
     for grant in policy.settled().files:
         top = grant.path.rstrip("/")
         if grant.path and (here == grant.path or here.startswith(top + "/")):
             return (grant.at.rstrip("/") + here[len(top) :]) or "/"
-    return here if here == "/usr" or here.startswith("/usr/") else "/"
+        if grant.kind is FileKind.SYSTEM and (here == "/usr" or here.startswith("/usr/")):
+            return here
+    return "/"
 
 
 def _status(ended: Exit) -> int:
