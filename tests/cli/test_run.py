@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 from shell import COMMAND, bunri, bunri_on_terminal, environment
 
+from bunri import seccomp
+
 pytestmark = pytest.mark.slow  # each starts a command, an interpreter and a zygote
 
 
@@ -279,6 +281,19 @@ def test_explain_tells_of_a_death_and_of_what_is_named_by_a_rule() -> None:
     assert killed.returncode == 128 + signal.SIGKILL  # by its monitor: the call never had an answer
     assert "ptrace(" in killed.stderr
     assert "--allow dangerous_ptrace" in killed.stderr
+
+
+def test_explain_does_not_promise_itself() -> None:
+    """Only one filter of a process can ask; what another one kills is not told, and that is said."""
+    need("python3")
+    call = "import ctypes; ctypes.CDLL(None).syscall({number}, 1, 0, 0)"
+    number = seccomp.syscalls_of(os.uname().machine)["seccomp"]
+    options = ["--", "python3", "-c", call.format(number=number)]
+    plain, explained = bunri("run", *options), bunri("run", "--explain", *options)
+    assert plain.returncode == explained.returncode == 128 + signal.SIGSYS
+    assert "--explain" in plain.stderr
+    assert "is not told" in explained.stderr and "--explain" not in explained.stderr
+    assert "refused it nothing" not in explained.stderr
 
 
 def test_a_signal_to_it_reaches_the_command() -> None:

@@ -209,7 +209,7 @@ def _run(argv: list[str], policy: Policy, cwd: str | None, *, explain: bool) -> 
     )  # fmt: skip
     told.tell(process)
     ended = _attend(process, terminals) if process.tty is not None else process.wait()
-    if explain:
+    if explain and (process.denials or ended.signal != signal.SIGSYS):  # what kills so is said below
         denials.show(process.denials)
     return _status(ended)
 

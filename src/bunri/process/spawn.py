@@ -39,6 +39,8 @@ PIPE: Final = -1
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _WITHIN = 30.0  # seconds until it must be executed
+_TELLS: Final = "its filter answers that system call with death; development mode (bunri run --explain) says which it was"
+_TOLD: Final = "its filter answers that system call with death, and it is one that is not told: seccomp, clone with a namespace, or another ABI's"
 _METHODS: Final = {method.name: method for method in contract_of(Launcher).methods}
 
 
@@ -327,7 +329,8 @@ class _Owner:
         return report
 
     def on_exit(self, tell: Callable[[Exit], None]) -> None:
-        self._ended.add_done_callback(lambda ended: tell(_exit_of(ended)))
+        told = self._worker.refused is not None
+        self._ended.add_done_callback(lambda ended: tell(_exit_of(ended, _TOLD if told else _TELLS)))
 
     def _finish(self, ended: Any) -> None:
         number, self.pidfd = self.pidfd, -1
@@ -335,13 +338,12 @@ class _Owner:
         self._worker.kill("its program has ended")
 
 
-def _exit_of(ended: Any) -> Exit:
+def _exit_of(ended: Any, death: str) -> Exit:
     fault = ended.exception()
     if isinstance(fault, WorkerDied):
         return fault.exit
     if fault is not None:
         return Exit(cause=str(fault))
     how: Ended = ended.result()
-    death = "its filter answers that system call with death; development mode (bunri run --explain) says which it was"
     cause = death if how.signal == signal.SIGSYS else None
     return Exit(how.code, how.signal, cause)
