@@ -6,6 +6,7 @@ import os
 import pwd
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,11 @@ import served
 
 import bunri
 from bunri.broker import Connector, Directory, Listener, Names
+from bunri.broker.messages import Refusal, Word, encode
 from bunri.kernel import procfs
 from bunri.process import program
+from bunri.process.brokers import BrokerProcess
+from bunri.process.messages import Message
 
 ROOT = os.getuid() == 0
 
@@ -151,3 +155,28 @@ def test_a_broker_that_dies_fails_its_calls_and_nobody_elses(granted: Path) -> N
             bunri.call(worker.read, "file").result()
         assert bunri.call(other.read, "file").result() == b"granted\n"
     assert program.current() is not None
+
+
+def test_one_that_talks_without_end_has_no_more_than_its_turn() -> None:
+    """A broker may be taken over by the names that it reads."""
+    here = program.current()
+
+    class Talker(BrokerProcess):
+        def on_message(self, message: Message | Word, descriptors: list[int]) -> bool:
+            heard.append(message)
+            if len(heard) == 1:
+                here.supervisor.run_soon(lambda: turns.append(len(heard)))
+            return False
+
+    heard: list[object] = []
+    turns: list[int] = []
+    broker = Talker(here, "a broker that talks")
+    with socket.socket(fileno=os.dup(broker.hand_over())) as theirs:
+        for number in range(100):
+            theirs.send(encode(Refusal(number, 1, "")), socket.MSG_DONTWAIT)
+        broker.handed_over()
+        until = time.monotonic() + 10
+        while len(heard) < 100 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert len(heard) == 100
+    assert turns and turns[0] < 100

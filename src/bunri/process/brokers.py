@@ -37,7 +37,7 @@ from bunri.kernel import sockets
 from bunri.policy import User
 from bunri.process.identity import Identity, resolve
 from bunri.process.messages import Message
-from bunri.process.zygotes import Zygote
+from bunri.process.zygotes import QUEUED, Zygote
 
 if TYPE_CHECKING:
     from bunri.process.program import Program
@@ -65,10 +65,10 @@ class BrokerProcess(Zygote):
         self._lock = threading.Lock()
         self._hearing = threading.RLock()
 
-    def hear(self) -> None:
+    def hear(self, most: int = QUEUED) -> None:
         """On the supervisor's thread, and of whoever must know what was told so far."""
         with self._hearing:
-            super().hear()
+            super().hear(most)
 
     def ask(self, make: Callable[[int], Ask]) -> _Answered:
         """Ask it something. The Call ends with the answer, with an OSError, or with what became of the broker."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from bunri.process.program import Program
 
 _MOST_DESCRIPTORS = 4
+_AT_ONCE = 16  # messages of one, before the others have their turn
+QUEUED = 1024  # more than a socket's buffer holds of the smallest
 
 
 class Zygote:
@@ -48,7 +50,7 @@ class Zygote:
         self._theirs.close()
         with self.program.lock:  # it may have ended meanwhile, and its parent said so
             if not self.ended:
-                self.program.supervisor.add(self._control.fileno(), self.hear)
+                self.program.supervisor.add(self._control.fileno(), self.hear_some)
 
     def say(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Ask for something. A zygote that is gone is noticed where its socket is heard."""
@@ -61,9 +63,15 @@ class Zygote:
             if not self.ended:
                 sockets.send(self._control, data, list(descriptors))
 
-    def hear(self) -> None:
+    def hear_some(self) -> None:
+        """Take a few messages: one that sends without end has no more than its turn."""
+        self.hear(_AT_ONCE)
+
+    def hear(self, most: int = QUEUED) -> None:
         """Take the messages that are there."""
-        while not self.ended:
+        for _ in range(most):
+            if self.ended:
+                return
             try:
                 received = sockets.receive(self._control, messages.LARGEST, _MOST_DESCRIPTORS, socket.MSG_DONTWAIT)
             except BlockingIOError:
