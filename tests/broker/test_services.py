@@ -10,16 +10,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import served
 
 import bunri
 from bunri.broker import Connector, Directory, Listener, Names
-from bunri.broker.messages import Refusal, Word, encode
+from bunri.broker.messages import Answer, AskNames, Denied, Refusal, Word, encode
+from bunri.errors import InternalError
 from bunri.kernel import procfs
 from bunri.process import program
 from bunri.process.brokers import BrokerProcess
-from bunri.process.messages import Message
+from bunri.process.messages import Message, decode_up
 
 ROOT = os.getuid() == 0
 
@@ -155,6 +157,30 @@ def test_a_broker_that_dies_fails_its_calls_and_nobody_elses(granted: Path) -> N
             bunri.call(worker.read, "file").result()
         assert bunri.call(other.read, "file").result() == b"granted\n"
     assert program.current() is not None
+
+
+def test_an_answer_with_more_than_one_descriptor_ends_its_sender() -> None:
+    """And leaves none of them here."""
+    here = program.current()
+    broker = BrokerProcess(here, "a broker that lies")
+    with socket.socket(fileno=os.dup(broker.hand_over())) as theirs, open("/dev/null") as file:
+        broker.handed_over()
+        before = len(os.listdir("/proc/self/fd"))
+        call = broker.ask(AskNames)
+        socket.send_fds(theirs, [encode(Answer(1))], [file.fileno()] * 3)
+        with pytest.raises(InternalError, match="3 descriptors"):
+            call.result(10)
+        until = time.monotonic() + 10
+        while len(os.listdir("/proc/self/fd")) >= before and time.monotonic() < until:
+            time.sleep(0.01)
+        assert len(os.listdir("/proc/self/fd")) == before - 1  # its own socket is closed
+
+
+@pytest.mark.parametrize("args", [(), (1, 2, 3, 4, 5), tuple(range(7))])
+def test_a_refusal_told_without_its_six_registers_is_no_message(args: tuple[int, ...]) -> None:
+    told = encode(Denied(1, args, 1, "broker"))  # type: ignore[arg-type]
+    with pytest.raises(msgspec.ValidationError):
+        decode_up(told)
 
 
 def test_one_that_talks_without_end_has_no_more_than_its_turn() -> None:

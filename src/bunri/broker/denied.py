@@ -59,7 +59,8 @@ class Denials:
             return None
         untold, self._untold = self._untold, 0
         texts = tuple(self._texts(called, read))
-        return Denied(called.number, called.args, code, layer, code == DEATH, texts, untold)
+        a, b, c, d, e, f = called.args
+        return Denied(called.number, (a, b, c, d, e, f), code, layer, code == DEATH, texts, untold)
 
     def _texts(self, called: Notification, read: ReadText) -> list[tuple[int, str]]:
         name = name_of(self._arch, called.number) or ""

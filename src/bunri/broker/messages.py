@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 Refuser = Literal["seccomp filter", "broker", "file permissions"]
+Registers = tuple[int, int, int, int, int, int]
 
 
 class Word(msgspec.Struct, frozen=True, tag_field="say", forbid_unknown_fields=True):
@@ -153,7 +154,7 @@ class Denied(Word, frozen=True, tag="denied"):
     `texts`: what paths, names and socket addresses said, by argument."""
 
     number: int  # of the call
-    args: tuple[int, ...]
+    args: Registers
     errno: int
     layer: Refuser
     deadly: bool = False

@@ -32,7 +32,7 @@ from bunri.broker.messages import (
     encode,
 )
 from bunri.calls import Call
-from bunri.errors import BunriError, HostError, Promise
+from bunri.errors import BunriError, HostError, InternalError, Promise
 from bunri.kernel import sockets
 from bunri.policy import User
 from bunri.process.identity import Identity, resolve
@@ -113,6 +113,9 @@ class BrokerProcess(Zygote):
             self.on_want(message)
         elif isinstance(message, Denied):
             self.on_denied(message)
+        elif isinstance(message, Answer) and len(descriptors) > 1:
+            self.fail(InternalError(f"{self.what} sent {len(descriptors)} descriptors with an answer; it was ended"))
+            self.end()
         elif isinstance(message, Answer):
             return self._finish(message, descriptors)
         elif isinstance(message, Refusal):
