@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from test_spawn import SHELL, output_of, python, shell
 import bunri
 from bunri import net
 from bunri.broker.messages import Given, NotGiven, Want, Word
+from bunri.kernel import procfs
 
 ASK = """
 import socket, sys
@@ -191,5 +193,30 @@ def test_a_broker_that_was_taken_over_gets_no_memory_but_the_workers(
         attendant._give(Want(pid))
     assert told == [NotGiven()] * 4 + [Given(0)]
     for process in (mine, neighbour):
+        process.signal(9)
+        process.wait()
+
+
+def test_what_its_calls_cost_the_monitor_is_its_own_time() -> None:
+    """Each asks the monitor for memory. What that takes counts beside the time of the program and its broker."""
+    program = """
+import ctypes
+libc = ctypes.CDLL(None)
+for _ in range(5000):
+    libc.connect(0, 0, 0)
+print("done", flush=True)
+input()
+"""
+    process = bunri.spawn(
+        [python(), "-c", program], policy_for(net.connect("127.0.0.1", 9)), stdin=bunri.PIPE, stdout=bunri.PIPE
+    )
+    worker = process._owner._worker  # type: ignore[attr-defined]
+    assert process.stdin is not None and process.stdout is not None
+    with process.stdin, process.stdout:
+        before = time.process_time_ns()
+        assert os.read(process.stdout.fileno(), 10) == b"done\n"
+        used = time.process_time_ns() - before
+        counted = worker.attendant.cpu_clock() - procfs.cpu_time_ns(worker.attendant._broker.pid)
+        assert used / 2 < counted
         process.signal(9)
         process.wait()

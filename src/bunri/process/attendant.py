@@ -154,11 +154,12 @@ class Attendant:
             self._broker.uid = uid
 
     def cpu_clock(self) -> int:
-        """Nanoseconds of CPU time that it has used for the worker."""
+        """Nanoseconds of CPU time that it has used for the worker, and that the monitor has used for it: a worker could
+        make calls without end that cost more there."""
         if self._broker is None or not self._broker.pid or self._broker.reaped:
             return 0
         try:
-            return procfs.cpu_time_ns(self._broker.pid)
+            return procfs.cpu_time_ns(self._broker.pid) + self._broker.spent
         except OSError:
             return 0  # it has just ended
 

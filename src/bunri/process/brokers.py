@@ -11,6 +11,7 @@ import ipaddress
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,7 @@ class BrokerProcess(Zygote):
         self.on_want: Callable[[Want], None] = lambda _: self.drop()  # one that may ask for nothing
         self.on_denied: Callable[[Denied], None] = lambda _: self.drop()  # one that has nothing to tell
         self.reaped = False
+        self.spent = 0  # nanoseconds of the monitor's, on what it said and asked for
         self.uid = uid  # given back when it is reaped
         self._numbers = itertools.count(1)
         self._asked: dict[int, _Answered] = {}
@@ -68,7 +70,9 @@ class BrokerProcess(Zygote):
     def hear(self, most: int = QUEUED) -> None:
         """On the supervisor's thread, and of whoever must know what was told so far."""
         with self._hearing:
+            begun = time.thread_time_ns()
             super().hear(most)
+            self.spent += time.thread_time_ns() - begun
 
     def ask(self, make: Callable[[int], Ask]) -> _Answered:
         """Ask it something. The Call ends with the answer, with an OSError, or with what became of the broker."""
