@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from bunri.errors import HostError, Promise
-from bunri.plan import Needs, Shape, hosts, plan
+from bunri.plan import Needs, Shape, hosts, plan, told_filter
 from bunri.plan.needs import PythonPaths
 from bunri.plan.report import State
 from bunri.plan.steps import Filter, Landlock, NewRoot, SetIds, StrictMode
@@ -81,6 +81,21 @@ def test_a_broker_knows_the_processes_of_its_worker_by_their_namespace() -> None
             plan(policy, unnamed, needs, python=PYTHON)
     with pytest.raises(HostError, match="compartment"):
         plan(brokered, hosts.ROOT, Needs(shape=Shape.SELF), python=PYTHON)
+
+
+@pytest.mark.parametrize("missing", ["pid namespaces", "the right to a worker's memory"])
+def test_development_mode_goes_without_where_no_broker_could_be(missing: str) -> None:
+    """What a broker needs it needs here too: else it could be sent to the memory of somebody else's, or no start would
+    succeed that succeeds without."""
+    without_pids = replace(hosts.ROOT, namespaces=tuple(n for n in hosts.ROOT.namespaces if n != "pid"))
+    host = without_pids if missing == "pid namespaces" else replace(hosts.ROOT, reads_not_dumpable=False)
+    several = Policy(processes=1, may_miss=ALL)
+    for policy, needs in ((several, Needs()), (Policy(may_miss=ALL), Needs(shape=Shape.PROGRAM))):
+        assert told_filter(policy, hosts.ROOT, needs)
+        assert told_filter(policy, host, needs) == b""
+        last = plan(policy, host, replace(needs, notify_denials=True), python=PYTHON).worker[-1]
+        assert isinstance(last, Filter) and not last.listener
+
 
 
 def test_the_whole_tree_without_a_mount_namespace_is_refused() -> None:

@@ -124,10 +124,18 @@ class Means:
 
     @property
     def tells_denials(self) -> bool:
-        """Development mode: what its filter refuses goes to its broker, which refuses it and tells."""
+        """Development mode: what its filter refuses goes to its broker, which refuses it and tells. Where no broker can
+        read its memory it goes without; and where its processes could not be told from the monitor's own."""
         if self.is_self or self.policy.profile is not Profile.NORMAL:
             return False
-        return self.needs.notify_denials and self.host.seccomp_notify
+        if self.several and not self.own_pids:
+            return False
+        return self.needs.notify_denials and self.host.seccomp_notify and self.host.reads_not_dumpable
+
+    @property
+    def several(self) -> bool:
+        """Whether it may be several processes, or another program: its broker asks for the memory of each."""
+        return self.needs.shape is Shape.PROGRAM or self.policy.processes > 0
 
     @property
     def named_hosts(self) -> tuple[str, ...]:

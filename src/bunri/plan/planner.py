@@ -105,13 +105,13 @@ def plan(
     )
 
 
-def told_filter(policy: Policy, host: Host, needs: Needs) -> bytes:
+def told_filter(policy: Policy, host: Host, needs: Needs, *, mapped: bool = False) -> bytes:
     """The filter of such a worker, whose refusals development mode gives and tells. Empty where that cannot be: an old
-    kernel, or a profile that leaves no room for it."""
-    told = Means(policy.settled(), host, replace(needs, notify_denials=True), None, mapped=False)
+    kernel, no right to its memory, or a profile that leaves no room for it."""
+    told = Means(policy.settled(), host, replace(needs, notify_denials=True), None, mapped)
     if not told.tells_denials:
         return b""
-    return allow.worker_program(Means(policy.settled(), host, needs, None, mapped=False)).to_bytes()
+    return allow.worker_program(Means(policy.settled(), host, needs, None, mapped)).to_bytes()
 
 
 def _program_filter(means: Means) -> bytes:

@@ -70,11 +70,10 @@ def _files_lack(means: Means, holds: set[str]) -> Iterable[Lack]:
 
 def _broker_lack(promise: Promise, grant: str, means: Means) -> Iterable[Lack]:
     """What a broker needs of the host: seen at the plan, so that nothing runs before."""
-    several = means.needs.shape is Shape.PROGRAM or means.policy.processes > 0
     if means.is_self:
         text = f"{grant} goes through a broker, and a program that confines itself has none"
         yield Lack(promise, "broker", text, "Do this work in a compartment, or open it before")
-    elif several and not means.own_pids:
+    elif means.several and not means.own_pids:
         text = (
             f"{grant} goes through a broker, which tells the worker's processes by their pid namespace: there is none"
         )

@@ -95,7 +95,8 @@ class TemplateHandle(Zygote):
         self.contract: Contract = contract_of(cls)
         self.fixed: Identity | None = None if program.users is None else resolve(self.settled.user, None)
         needs = replace(needs_of(self.contract), names=names_of(program, self.settled))
-        self.told_filter = told_filter(policy, program.host, needs) if program.tells_denials else b""
+        tells = program.tells_denials
+        self.told_filter = told_filter(policy, program.host, needs, mapped=role.mapped) if tells else b""
         self.attended = bool(self.told_filter) or is_brokered(self.settled)
         self.plan: Plan = plan(
             policy,
