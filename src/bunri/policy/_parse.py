@@ -95,7 +95,9 @@ def path(value: object, where: str) -> str:
     if "\0" in text:
         raise UsageError(f"{where}: the path {text!r} has a NUL in it")
     if not is_text(text):
-        raise UsageError(f"{where}: the path {text!r} is no UTF-8, and grants are text. Grant the folder that it lies in")
+        raise UsageError(
+            f"{where}: the path {text!r} is no UTF-8, and grants are text. Grant the folder that it lies in"
+        )
     if not text.startswith("/"):
         raise UsageError(
             f"{where}: the path {text!r} is relative, and a worker's directory is /. "
