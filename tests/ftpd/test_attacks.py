@@ -244,6 +244,70 @@ def test_session_stays_within_its_folder(name: str, drop: Path) -> None:
     assert (drop / "mine").read_text() == "x"
 
 
+def test_sessions_do_not_reach_each_other(drop: Path) -> None:
+    """Of one user, even: by signal, by trace, by what /proc shows. The control: whoever started them reaches both."""
+
+    async def go() -> None:
+        async with session(drop) as one, session(drop) as other:
+            pid = other.process.pid
+            os.kill(pid, 0)
+            for code in (
+                f"result = os.kill({pid}, 0) is None",
+                f"result = call({{ptrace}}, 16, {pid}, 0, 0) == 'ok'",
+                f"result = os.open('/proc/{pid}/mem', os.O_RDWR) >= 0",
+                "result = os.kill(-1, 0) is None",
+            ):
+                async with session(drop) as third:
+                    assert refused(await tried(third, code)), code
+            assert await tried(other, "result = True") == "True"
+            assert await tried(one, "result = True") == "True"
+
+    asyncio.run(go())
+
+
+FORGED = {
+    "no frame": "b'junk'",
+    "a call of a method that there is not": "bytes([3, 0, 0, 0, 1, 0, 0, 0, 99]) + bytes(11) + b'\x90'",
+    "a call of an object that it was not handed": "bytes([3, 0, 0, 0, 9]) + bytes(15) + b'\x90'",
+    "arguments of another type": "bytes([3, 0, 0, 0, 1, 0, 0, 0, 0]) + bytes(11) + b'\x91\x07'",
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_forged_message_ends_its_sender(what: str) -> None:
+    """Straight to the channel, descriptor 3. The monitor goes on, and has decided nothing."""
+
+    async def go() -> None:
+        async with prelogin() as (worker, login):
+            with pytest.raises((bunri.ProtocolError, bunri.WorkerDied)):
+                await bunri.call(worker.run, f"os.write(3, {FORGED[what]})\nwhile True: pass")
+            assert login.account is None and login.looked_at == 0
+        async with prelogin() as (worker, login):
+            assert await bunri.call(worker.guess, "alice", 1) == [False]
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("name", ["prelogin", "session"])
+def test_no_descriptor_goes_up(name: str, drop: Path) -> None:
+    """Nothing that the monitor would have to look at: vsftpd takes descriptors of data sockets and uploads."""
+    code = "import array\ns = socket.socket(fileno=3)\n" \
+           "result = s.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [0]))]) >= 0"  # fmt: skip
+
+    async def go() -> None:
+        if name == "prelogin":
+            async with prelogin() as (worker, _):
+                assert refused(await tried(worker, code))
+        else:
+            async with session(drop) as other:
+                assert refused(await tried(other, code))
+
+    asyncio.run(go())
+    ours, theirs = socket.socketpair()
+    with ours, theirs:  # the control
+        assert socket.send_fds(ours, [b"x"], [0]) == 1
+
+
 def test_session_reaches_no_port_but_its_peers(drop: Path) -> None:
     """There is no address in the message; low ports are refused; a port where nobody listens is only that."""
 
