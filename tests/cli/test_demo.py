@@ -43,6 +43,13 @@ def test_a_capture_is_printed_as_tcpdump_prints_it(demo: tuple[subprocess.Comple
     assert "4660* 1/0/0 A 192.0.2.2 (49)" in done.stdout
 
 
+def test_the_thumbnails_are_served(demo: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    done, out = demo
+    names = sorted(path.name for path in (out / "thumbnails").iterdir())
+    assert f"The first of {len(names)}, listed by a session" in done.stdout
+    assert any(line.rstrip().endswith(names[0]) and " 1 " in line for line in done.stdout.splitlines())
+
+
 @pytest.mark.parametrize("name", ["camera.jpg", "ascent.jpg", "grace_hopper.jpg", "letter-fax.tiff", "letter-scan.png"])
 def test_whole_files_are_decoded_among_the_hostile_ones(
     demo: tuple[subprocess.CompletedProcess[str], Path], name: str

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ftplib
+import importlib.util
 import os
+import re
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -61,6 +66,7 @@ def run(folder: Path | None, out: Path, workers: int) -> int:
             seen, reports = monitor.look(composer)
         _show_processes(console, seen, reports)
     _show_packets(console)
+    _show_served(console, out / "thumbnails")
     attempts = list(monitor.attack_all())
     _show_attempts(console, attempts)
     escaped = any(attempt.confined[0] == "got" for attempt in attempts)
@@ -129,6 +135,37 @@ def _show_packets(console: Console) -> None:
             lines.add_row(Text(packet.text))
     said = f"The first {_LINES} of {count} packets, printed by another confined decoder: memory 512M, no files, no network."
     _show(console, "A capture", lines, said, "Your own: bunri dump -n -r capture.pcap")
+
+
+def _show_served(console: Console, folder: Path) -> None:
+    """The thumbnails by FTP, from the server's one command without any configuration."""
+    if importlib.util.find_spec("pyftpdlib") is None:
+        _say(console, "Not shown: the thumbnails by FTP. It takes pip install 'bunri[ftpd]'.")
+        return
+    command = [sys.executable, "-m", "bunri", "ftpd", "--share", str(folder), "--drain", "0"]
+    lines = _table("line")
+    lines.show_header = False
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            said = server.stdout.readline().strip() if server.stdout is not None else ""
+            port = re.search(r":(\d+)/$", said)
+            if port is None:
+                _say(console, "Not shown: the thumbnails by FTP. The server did not start.")
+                return
+            with ftplib.FTP(timeout=30) as ftp:
+                ftp.connect("127.0.0.1", int(port[1]))
+                ftp.login()
+                found: list[str] = []
+                ftp.retrlines("LIST", found.append)
+        except ftplib.all_errors as fault:
+            _say(console, f"Not shown: the thumbnails by FTP ({bunri.printable(str(fault))}).")
+            return
+        finally:
+            server.terminate()
+    for line in found[:_LINES]:
+        lines.add_row(Text(bunri.printable(line)))
+    listed = f"The first of {len(found)}, listed by a session that has this folder, read-only, as its whole root."
+    _show(console, "The thumbnails, by FTP", lines, listed, f"Your own: bunri ftpd --share {folder}")
 
 
 def _show_processes(console: Console, seen: list[Seen], reports: dict[int, bunri.Report]) -> None:
