@@ -226,6 +226,26 @@ def test_sessions_may_end_what_they_do(place: Path, pub: Path) -> None:
         assert time.monotonic() - begun < 10
 
 
+@pytest.mark.skipif(not ROOT or os.path.exists("/dev/log"), reason="takes the place of the host's syslog")
+def test_events_reach_syslog(place: Path, pub: Path) -> None:
+    file = written(place / "conf", anonymous_enable="YES", anon_root=pub, ftp_username="", xferlog_enable="YES",
+                   syslog_enable="YES")  # fmt: skip
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind("/dev/log")
+        try:
+            heard.settimeout(20)
+            with serving(place, str(file)) as server, server.login() as ftp:
+                ftp.retrbinary("RETR hello", lambda _: None)
+                lines: list[str] = []
+                while not lines or "OK DOWNLOAD" not in lines[-1]:
+                    lines.append(heard.recv(1000).decode())
+        finally:
+            os.unlink("/dev/log")
+    assert all("bunri-ftpd[" in line for line in lines) and any(
+        '[anonymous] OK LOGIN: Client "127.0.0.1"' in line for line in lines
+    )
+
+
 @pytest.mark.skipif(not os.path.exists("/usr/bin/systemd-analyze"), reason="systemd is not installed")
 def test_the_units_are_right(tmp_path: Path) -> None:
     import bunri.apps.ftpd

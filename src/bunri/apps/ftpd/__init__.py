@@ -2,9 +2,12 @@
 
 | file | process | rights |
 |---|---|---|
-| monitor.py | one, the parent | the listener, data sockets, starting workers |
-| prelogin.py | one a connection, until login | the control socket and a `Login` |
-| session.py | one a connection, from then on | the control socket, a `Data`, the shared folder read-only as its root |
+| monitor.py | one, the parent | whoever started it: the listener, data sockets, starting workers, logs |
+| prelogin.py | one a connection, until login | its own uid, thirty calls; the control socket and a `Login` |
+| session.py | one a connection, from then on | the user's ids and folder; the control socket, a `Data`, a `Log` |
+| tls.py | one a connection with TLS | its own uid; the key, the ciphertext |
+| auth.py | one a password | PAM, as root; or the file of virtual users, with a uid of its own |
 
-engine.py is what the session runs; messages.py is all that crosses between them.
+engine.py and files.py are what the session runs; messages.py is all that crosses between them. broker.py, favours.py,
+logs.py, secure.py, accounts.py and listening.py are parts of the monitor.
 """
