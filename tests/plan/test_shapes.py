@@ -97,7 +97,6 @@ def test_development_mode_goes_without_where_no_broker_could_be(missing: str) ->
         assert isinstance(last, Filter) and not last.listener
 
 
-
 def test_the_whole_tree_without_a_mount_namespace_is_refused() -> None:
     with pytest.raises(HostError, match="Unix socket"):
         plan(Policy(files=[fs.read("/")]), hosts.DOCKER_ROOT, python=PYTHON)

@@ -227,7 +227,9 @@ def _tell_denials() -> None:
         raise HostError("what a command is refused cannot be told here", remedy=remedy)
     if not here.host.reads_not_dumpable or "pid" not in here.host.namespaces:
         remedy = "Start as root with CAP_SYS_PTRACE and CAP_SYS_ADMIN, or where user namespaces are allowed, or leave --explain out"
-        raise HostError("what a command is refused cannot be told here: it needs the right to its memory", remedy=remedy)
+        raise HostError(
+            "what a command is refused cannot be told here: it needs the right to its memory", remedy=remedy
+        )
     here.tells_denials = True
     logging.getLogger("bunri.violations").disabled = True
 

@@ -12,7 +12,6 @@ from typing import Final
 
 from bunri.errors import HostError, Promise
 from bunri.plan.means import Means
-from bunri.plan.needs import Shape
 from bunri.plan.report import Layer, State
 from bunri.policy import FileKind, UserKind, Via
 

@@ -39,7 +39,9 @@ PIPE: Final = -1
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _WITHIN = 30.0  # seconds until it must be executed
-_TELLS: Final = "its filter answers that system call with death; development mode (bunri run --explain) says which it was"
+_TELLS: Final = (
+    "its filter answers that system call with death; development mode (bunri run --explain) says which it was"
+)
 _TOLD: Final = "its filter answers that system call with death, and it is one that is not told: seccomp, clone with a namespace, or another ABI's"
 _METHODS: Final = {method.name: method for method in contract_of(Launcher).methods}
 
