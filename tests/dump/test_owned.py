@@ -117,10 +117,11 @@ def test_the_page_says_what_the_owner_of_each_process_gets() -> None:
 )
 def test_without_confinement_they_would(action: str, port: int) -> None:
     """The control: the same code, in a process of its own with this user's rights."""
+    code = code_of(action, port)
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.write(writing, dump_owned.run(code_of(action, port)).encode())
+        os.write(writing, dump_owned.run(code).encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as stream:
