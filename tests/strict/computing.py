@@ -100,7 +100,26 @@ def _sqlite() -> int:
         return int(base.execute("select sum(a) from t").fetchone()[0])
 
 
+def _deep(depth: int) -> int:
+    return 0 if depth == 0 else 1 + _deep(depth - 1)
+
+
+def _too_deep() -> str:
+    try:
+        return str(_deep(100_000))
+    except RecursionError as fault:
+        return type(fault).__name__
+
+
+def _deep_often() -> int:
+    """Each time through every piece of the stack of frames."""
+    return sum(_deep(400) for _ in range(5_000))
+
+
 _WORK = {
+    "deep": lambda: _deep(900),
+    "too deep": _too_deep,
+    "deep, often": _deep_often,
     "json": lambda: json.loads("[1, 2, 3]"),
     "zlib": lambda: len(zlib.decompress(zlib.compress(bytes(100_000)))),
     "struct": lambda: struct.unpack("<I", b"\1\0\0\0"),

@@ -21,6 +21,9 @@ ANSWERS = {
     "xml": "a",
     "sqlite": "4950",
     "picture": "(10, 20, 30)",
+    "deep": "900",
+    "too deep": "RecursionError",
+    "deep, often": "2000000",
 }
 
 

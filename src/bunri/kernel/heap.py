@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
+from collections.abc import Callable
+from types import FunctionType
 from typing import Final
 
 LARGEST: Final = (1 << 31) - (1 << 16)  # bytes: mallopt takes an int
@@ -41,6 +43,23 @@ def grow(size: int) -> None:
     if not room:
         raise OSError(errno.ENOMEM, f"a heap of {size} bytes")
     free(room)
+
+
+def with_room_for_frames(call: Callable[[], None]) -> None:
+    """Make the call where some thousand frames of Python functions have room.
+
+    CPython 3.11 and newer maps its stack of frames piece by piece; a piece that is refused is a SystemError, or worse,
+    after little more than a hundred. A piece is as large as the frame needs that it is mapped for, and the next power
+    of two: so the call is made in a frame that asks for half of 2 MiB, and has the other half above it.
+    """
+    _roomy(call)
+
+
+def _plainly(call: Callable[[], None]) -> None:
+    call()
+
+
+_roomy = FunctionType(_plainly.__code__.replace(co_stacksize=(1 << 20) // 8 + 1), globals())
 
 
 def take_arenas_from_heap() -> None:

@@ -16,9 +16,9 @@ from typing import NoReturn
 
 from bunri.compartment import Compartment
 from bunri.confine import Context, StepFailed, carry_out
-from bunri.kernel import clone
+from bunri.kernel import clone, heap
 from bunri.kernel.descriptors import duplicate_above
-from bunri.plan.steps import Label
+from bunri.plan.steps import Heap, Label
 from bunri.process import here
 from bunri.process.keeper import Keeper
 from bunri.process.messages import Down, Failed, Forked, MakeTemplate, MakeWorker, TemplateReady
@@ -46,6 +46,11 @@ class Template(Keeper):
 
     def begin(self, mounts: list[int]) -> NoReturn:
         """Carry out the template's steps, tell the monitor, serve."""
+        if any(isinstance(step, Heap) for step in self.plan.template):
+            heap.with_room_for_frames(lambda: self._begin(mounts))  # the workers' too: they go on from here
+        self._begin(mounts)
+
+    def _begin(self, mounts: list[int]) -> NoReturn:
         self._image = _image()
         if self.plan.user == "mapped" or self._labelled:
             proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
