@@ -270,6 +270,13 @@ def test_what_strace_prints_here_is_understood() -> None:
         assert all(program.decide(ARCH, call) == Action.KILL for call in ATTACK_SHAPED if call in syscalls_of(ARCH))
 
 
+def test_a_line_in_which_strace_interrupts_itself() -> None:
+    trace = "read(3, 0x7, 5) = 0\nrt_sigprocmask(SIG_SETMASK, [], strace: Process 26 attached\nNULL, 8) = 0\n"
+    it = from_trace(trace)
+    assert not it.left_out
+    assert from_trace(trace + "NULL, 8) = 0\n").left_out == ("line 4 is no system call: 'NULL, 8) = 0'",)
+
+
 def test_what_is_no_trace_is_refused() -> None:
     with pytest.raises(UsageError, match="neither strace"):
         from_trace("hello\n")

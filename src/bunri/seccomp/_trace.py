@@ -32,6 +32,10 @@ _IDLE: Final = re.compile(
     r"|strace: |^ +syscall |^ *\(.*\)$|total$| events, |^ Summary"
 )
 
+_ATTACHED: Final = re.compile(
+    r"strace: Process \d+ attached$"
+)  # also in the middle of a call, whose end comes after it
+
 
 def from_trace(trace: str) -> Imported:
     """A draft that allows the calls that were seen: by `strace [-f] [-c]` or `perf trace [-s]`.
@@ -44,10 +48,12 @@ def from_trace(trace: str) -> Imported:
     seen: Counter[str] = Counter()
     children = Children.NONE
     strange: list[str] = []
+    before = ""
     for number, line in enumerate(trace.split("\n"), 1):
         found = _call(line)
+        interrupted, before = _ATTACHED.search(before), line
         if found is None or not is_known(found[0]):
-            if found is not None or not _IDLE.search(line):
+            if found is not None or not (_IDLE.search(line) or (interrupted and ") = " in line)):
                 strange.append(f"line {number} is no system call: {line.strip()[:80]!r}")
             continue
         seen[found[0]] += found[1]
