@@ -206,3 +206,29 @@ def test_one_that_talks_without_end_has_no_more_than_its_turn() -> None:
             time.sleep(0.01)
     assert len(heard) == 100
     assert turns and turns[0] < 100
+
+
+def test_its_socket_is_not_closed_under_one_who_hears_it() -> None:
+    """The number could be another socket's by then: `process.denials` hears it on the caller's thread."""
+    here = program.current()
+    hears, go_on = threading.Event(), threading.Event()
+
+    class Slow(BrokerProcess):
+        def on_message(self, message: Message | Word, descriptors: list[int]) -> bool:
+            hears.set()
+            return not go_on.wait(10)
+
+    broker = Slow(here, "a broker")
+    with socket.socket(fileno=os.dup(broker.hand_over())) as theirs:
+        theirs.send(encode(Refusal(1, 1, "")))
+        broker._theirs.close()
+        threads = [threading.Thread(target=broker.hear), threading.Thread(target=broker.end)]
+        threads[0].start()
+        assert hears.wait(10)
+        threads[1].start()
+        time.sleep(0.2)
+        open_meanwhile = broker._control.fileno() >= 0
+        go_on.set()
+        for thread in threads:
+            thread.join(10)
+    assert open_meanwhile and broker._control.fileno() < 0

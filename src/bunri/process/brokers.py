@@ -38,7 +38,7 @@ from bunri.kernel import sockets
 from bunri.policy import User
 from bunri.process.identity import Identity, resolve
 from bunri.process.messages import Message
-from bunri.process.zygotes import QUEUED, Zygote
+from bunri.process.zygotes import Zygote
 
 if TYPE_CHECKING:
     from bunri.process.program import Program
@@ -65,14 +65,11 @@ class BrokerProcess(Zygote):
         self._numbers = itertools.count(1)
         self._asked: dict[int, _Answered] = {}
         self._lock = threading.Lock()
-        self._hearing = threading.RLock()
 
-    def hear(self, most: int = QUEUED) -> None:
-        """On the supervisor's thread, and of whoever must know what was told so far."""
-        with self._hearing:
-            begun = time.thread_time_ns()
-            super().hear(most)
-            self.spent += time.thread_time_ns() - begun
+    def _hear(self, most: int) -> None:
+        begun = time.thread_time_ns()
+        super()._hear(most)
+        self.spent += time.thread_time_ns() - begun
 
     def ask(self, make: Callable[[int], Ask]) -> _Answered:
         """Ask it something. The Call ends with the answer, with an OSError, or with what became of the broker."""

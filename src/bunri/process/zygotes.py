@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _MOST_DESCRIPTORS = 4
 _AT_ONCE = 16  # messages of one, before the others have their turn
-QUEUED = 1024  # more than a socket's buffer holds of the smallest
+_QUEUED = 1024  # more than a socket's buffer holds of the smallest
 
 
 class Zygote:
@@ -39,6 +39,7 @@ class Zygote:
         self.failure: BunriError | None = None
         self.ended = False
         self._sending = threading.Lock()
+        self._hearing = threading.RLock()  # and then _sending, for who needs both
         self._control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def hand_over(self) -> int:
@@ -67,8 +68,12 @@ class Zygote:
         """Take a few messages: one that sends without end has no more than its turn."""
         self.hear(_AT_ONCE)
 
-    def hear(self, most: int = QUEUED) -> None:
-        """Take the messages that are there."""
+    def hear(self, most: int = _QUEUED) -> None:
+        """Take the messages that are there. On the supervisor's thread, and of whoever must know what was told so far."""
+        with self._hearing:
+            self._hear(most)
+
+    def _hear(self, most: int) -> None:
         for _ in range(most):
             if self.ended:
                 return
@@ -115,7 +120,7 @@ class Zygote:
             self.program.supervisor.remove(self._control.fileno())
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)  # who still sends is told so
-        with self._sending:  # closed under him, the number could be another socket's when he comes to use it
+        with self._hearing, self._sending:  # closed under him, the number could be another socket's when he uses it
             self._control.close()
         self.on_end()
 
