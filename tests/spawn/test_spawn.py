@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import bunri
-from bunri import fs
+from bunri import User, fs
 from bunri.kernel import procfs
 
 SHELL = bunri.Policy(files=[fs.system()], processes=16, threads=4, may_miss=[bunri.Promise.MEMORY])
@@ -64,6 +64,49 @@ def test_it_may_write_where_that_is_granted_and_read_elsewhere(folders: tuple[Pa
     assert ended.code != 0
     assert (writable / "copy").read_text() == "content"
     assert not (readable / "other").exists()
+
+
+SETS_IDS = """
+import ctypes, os, sys
+os.chdir(sys.argv[1])
+os.umask(0)
+libc = ctypes.CDLL(None)
+for bits in (0o4755, 0o2755):
+    for name, make in {
+        "chmod": lambda: os.chmod("plain", bits),
+        "fchmod": lambda: os.fchmod(os.open("plain", os.O_RDONLY), bits),
+        "fchmodat": lambda: os.chmod("plain", bits, dir_fd=os.open(".", os.O_RDONLY)),
+        "fchmodat2": lambda: libc.syscall(452, -100, b"plain", bits, 0),
+        "open": lambda: os.open("opened", os.O_CREAT | os.O_WRONLY, bits),
+        "creat": lambda: libc.creat(b"created", bits),
+        "tmpfile": lambda: os.link(f"/proc/self/fd/{os.open('.', os.O_TMPFILE | os.O_WRONLY, bits)}", "linked"),
+        "mknod": lambda: os.mknod("made", 0o100000 | bits),
+    }.items():
+        open("plain", "w").close()
+        try:
+            make()
+        except OSError:
+            pass
+        for file in os.listdir("."):
+            if os.stat(file).st_mode & 0o6000:
+                print(name, oct(bits))
+            os.unlink(file)
+os.close(os.open("plain", os.O_CREAT, 0o600))
+os.chmod("plain", 0o755)
+print("end", oct(os.stat("plain").st_mode))
+"""
+
+
+@pytest.mark.parametrize("syscalls", [(), ("chmod", "fchmod", "mknod", "@fattr")], ids=["", "granted"])
+def test_it_leaves_no_file_behind_that_makes_others_act_as_its_user(
+    folders: tuple[Path, Path], syscalls: tuple[str, ...]
+) -> None:
+    """Outside its own mount the bits would count: any user could execute that file as the one whom it ran as."""
+    writable = folders[1]
+    policy = SHELL.with_(files=[fs.system(), fs.write(writable)], user=User.same(), syscalls=syscalls)
+    plain = subprocess.run([python(), "-c", SETS_IDS, writable], capture_output=True, text=True, check=True).stdout
+    assert {"chmod 0o4755", "chmod 0o2755", "open 0o4755", "mknod 0o4755"} <= set(plain.splitlines())
+    assert output_of([python(), "-c", SETS_IDS, str(writable)], policy)[0] == "end 0o100755\n"
 
 
 def test_environment_and_folder_are_those_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ PROT_EXEC = 4
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 O_WRITING = 0o1 | 0o2 | 0o100 | 0o1000  # O_WRONLY, O_RDWR, O_CREAT, O_TRUNC
+O_CREAT, O_TMPFILE = 0o100, 0o20000000  # the bit of O_TMPFILE that is only its own
+S_ISUID, S_ISGID = 0o4000, 0o2000
 O_ASYNC = 0o20000
 O_NOTIFICATION_PIPE = 0o200  # O_EXCL for pipe2: a watch queue
 AF_UNIX, SOL_SOCKET, IPPROTO_TCP = 1, 1, 6
@@ -177,12 +179,31 @@ def metadata(means: Means) -> list[Rule]:
     return []
 
 
+def set_ids(means: Means) -> list[Rule]:
+    """No file that it leaves behind lets others act as its user: the bits that do so are refused wherever a mode is
+    given, as by systemd's RestrictSUIDSGID=. Its own mounts heed them no more (nosuid), but the host's do."""
+    if not (means.kernel_files or means.own_names):
+        return []
+    reason = "set-user-ID and set-group-ID files, which others could execute"
+
+    def gives(mode: int, flags: int | None = None) -> Condition:
+        given = Arg(mode).masked(S_ISUID | S_ISGID) != 0
+        return given if flags is None else given & (Arg(flags).masked(O_CREAT | O_TMPFILE) != 0)
+
+    return [
+        deny("openat2", with_=Action.errno(errno.ENOSYS), reason="its mode is behind a pointer; openat does"),
+        deny("chmod", "fchmod", "creat", "mknod", when=gives(1), reason=reason),
+        deny("fchmodat", "fchmodat2", "mknodat", when=gives(2), reason=reason),
+        deny("open", when=gives(2, flags=1), reason=reason),
+        deny("openat", when=gives(3, flags=2), reason=reason),
+    ]
+
+
 def files(means: Means) -> list[Rule]:
     """Opening, where something is granted; the root and Landlock say what."""
     if not (means.kernel_files or means.own_names):
         return []
     rules = [
-        deny("openat2", with_=Action.errno(errno.ENOSYS), reason="its flags are behind a pointer; openat does"),
         *_opening(means),
         allow("getdents64", "getdents", "chdir", reason="granted directories"),
         allow("fadvise64", "readahead", reason="reading ahead"),

@@ -69,7 +69,8 @@ def worker_rules(means: Means) -> tuple[Rule, ...]:
     attack = seccomp.attack_rules(but=dangerous & seccomp.ATTACK_SHAPED)
     if means.policy.profile is Profile.COMPUTE:
         return (*attack, *_calls.compute())
-    rules: list[Rule] = [*attack, *seccomp.clone_rules(_children(means)), *_granted(means)]
+    rules: list[Rule] = [*attack, *seccomp.clone_rules(_children(means))]
+    rules += [*_calls.set_ids(means), *_granted(means)]  # the first is not to be had by a grant
     for section in _SECTIONS:
         rules += section(means)
     return _settled(rules)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import socket
+import stat
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -22,6 +23,7 @@ _WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _SELECTORS: Final = {"ioctl": 1, "fcntl": 1, "prctl": 0, "madvise": 2}  # the argument that says what is meant
 _OPTIONS: Final = ("setsockopt", "getsockopt")
 _OPEN_FLAGS: Final = {"open": 1, "openat": 2}
+_MODES: Final = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2, "mknod": 1, "mknodat": 2}
 _LOOKS: Final = frozenset(
     {"access", "chdir", "faccessat", "faccessat2", "lstat", "newfstatat", "openat2", "readlink", "readlinkat", "stat",
      "statfs", "statx"}
@@ -37,6 +39,8 @@ def grant_for(name: str | None, told: Denied, *, brokered: bool) -> str | None:
     texts = dict(told.texts)
     if name is None or told.layer == "file permissions":
         return None
+    if name in _MODES and told.args[_MODES[name]] & (stat.S_ISUID | stat.S_ISGID):
+        return None  # nothing grants that
     if name in _OPEN_FLAGS or name in _LOOKS or name in _CHANGES:
         return _file(name, told, texts, brokered=brokered)
     if name in _SPECIAL:
