@@ -10,6 +10,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import tempfile
 import termios
 import time
@@ -446,3 +447,24 @@ def test_when_the_users_terminal_hangs_up_so_does_the_commands() -> None:
         assert user.process.wait(timeout=20) == 128 + signal.SIGHUP
     finally:
         user.close()
+
+
+def test_in_the_background_it_runs_and_is_not_stopped() -> None:
+    """As with `&` in an interactive shell, whose terminal it then may neither read nor change."""
+    shell = (
+        "import fcntl, os, subprocess, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+        "done = subprocess.Popen(sys.argv[1:], process_group=0); os._exit(done.wait())"
+    )
+    command = [*COMMAND, "run", "--", "sh", "-c", "test -t 0 && echo out; exit 7"]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", shell, *command], stdin=theirs, stdout=theirs, stderr=theirs, env=environment()
+    )
+    os.close(theirs)
+    try:
+        assert process.wait(timeout=30) == 7
+        assert os.read(ours, 100).startswith(b"out")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)

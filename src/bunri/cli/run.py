@@ -262,7 +262,7 @@ def _attend(process: Process, terminals: list[int]) -> Exit:
     from bunri.cli import terminal
 
     assert process.tty is not None
-    source = 0 if 0 in terminals else None
+    source = 0 if 0 in terminals and terminal.is_in_foreground(0) else None
     target = next(number for number in (1, 2, 0) if number in terminals)
     modes = terminal.raw(source) if source is not None else contextlib.nullcontext()
     with process.tty as tty, contextlib.suppress(terminal.Gone):

@@ -37,6 +37,15 @@ def raw(terminal: int) -> Generator[None]:
             termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
+def is_in_foreground(terminal: int) -> bool:
+    """Whether we may read from it and change it: else that stops us (SIGTTIN, SIGTTOU), as whatever a shell runs in the
+    background. One that does not control us does not care."""
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return True
+
+
 def copy_size(source: int, target: int) -> None:
     """Rows and columns of one terminal to another, which tells its programs."""
     with contextlib.suppress(OSError):  # of one that has just gone
