@@ -10,14 +10,13 @@ from __future__ import annotations
 import errno
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bunri.broker.beneath import Tree, refused
 from bunri.broker.messages import TreeGrant
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A tree, and the name beneath it. `above`: the path is only on the way to the tree."""
 
     tree: Tree
@@ -31,6 +30,7 @@ class Places:
     def __init__(self, grants: Sequence[TreeGrant], trees: Sequence[Tree | None]) -> None:
         held = [(grant.at.encode(), tree) for grant, tree in zip(grants, trees, strict=True) if tree is not None]
         self._trees = dict(sorted(held, key=lambda each: -len(each[0])))
+        self._below = [(at.rstrip(b"/") + b"/", tree) for at, tree in self._trees.items()]
         self._texts: dict[bytes, int] = {}
 
     def add_text(self, path: str, fd: int) -> None:
@@ -44,13 +44,12 @@ class Places:
     def find(self, path: bytes) -> Found:
         """Where the path leads. ENOENT where nothing is granted."""
         wanted = _in_order(path)
-        must_be_folder = path.endswith(b"/") and wanted != b"/"
-        for at, tree in self._trees.items():
-            if wanted == at:
+        for below, tree in self._below:
+            if wanted.startswith(below):
+                name = wanted[len(below) :]
+                return Found(tree, name + b"/" if path.endswith(b"/") and name else name)
+            if wanted == below[:-1]:
                 return Found(tree, b"")
-            if at == b"/" or wanted.startswith(at + b"/"):
-                name = wanted[len(at.rstrip(b"/")) + 1 :]
-                return Found(tree, name + b"/" if must_be_folder else name)
         for at, tree in self._trees.items():
             if not tree.is_file and (wanted == b"/" or at.startswith(wanted + b"/")):
                 return Found(tree, b"", above=True)
