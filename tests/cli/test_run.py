@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import select
@@ -270,6 +271,9 @@ def test_explain_says_what_was_refused_and_the_option_that_allows_it() -> None:
     other = bunri("run", "--explain", "--connect", "127.0.0.1:8", *connects)
     assert "connect(3, '127.0.0.1:9', 16)  by broker" in other.stderr
     assert "--connect 127.0.0.1:9" in other.stderr
+    as_json = bunri("run", "--json", "--connect", "127.0.0.1:8", *connects)
+    refused = json.loads(as_json.stderr.splitlines()[-1])
+    assert (refused["call"], refused["address"], refused["layer"]) == ("connect", "127.0.0.1:9", "broker")
     granted = bunri("run", "--explain", "--connect", "127.0.0.1:9", *connects)
     assert "Connection refused" in granted.stderr  # by nobody but the kernel: nothing listens
     assert "refused it nothing" in granted.stderr

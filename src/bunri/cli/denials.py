@@ -38,6 +38,12 @@ def show(denials: Iterable[Denial]) -> None:
     click.echo(colour(_ABSENT, "dim"), err=True)
 
 
+def as_json(denials: Iterable[Denial]) -> None:
+    """On stderr: each refusal as one line."""
+    for denial in denials:
+        click.echo(denial.to_json(), err=True)
+
+
 def _what(denial: Denial) -> str:
     arguments = ", ".join(denial.arguments) if denial.arguments is not None else "..."
     return f"{denial.call}({arguments})"

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
-    from bunri import Exit, Policy, Process
+    from collections.abc import Callable, Iterable
+
+    from bunri import Denial, Exit, Policy, Process
     from bunri.policy import FileGrant
 
 NOT_STARTED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
@@ -66,9 +68,10 @@ class Run(click.Command):
 @click.option("--dangerous-jit", is_flag=True, help="Memory may be written and then executed (node, java, luajit).")
 @click.option("--may-miss", multiple=True, metavar="PROMISE", help="Start without it where this host cannot keep it.")
 @click.option("--explain", is_flag=True, help="Say what it was refused, and which option would allow that.")
+@click.option("--json", "as_json", is_flag=True, help="As --explain, with a line of JSON for each refusal.")
 @click.option("--cwd", metavar="FOLDER", help="Where it starts, inside. The current one, if it is granted.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def command(command: tuple[str, ...], cwd: str | None, explain: bool, **options: Any) -> int:
+def command(command: tuple[str, ...], cwd: str | None, explain: bool, as_json: bool, **options: Any) -> int:
     """Run a command confined: it sees the system's programs and what is granted, and no network.
 
     \b
@@ -85,11 +88,12 @@ def command(command: tuple[str, ...], cwd: str | None, explain: bool, **options:
     125 bunri could not start it; 126 it cannot be executed; 127 it is not there.
     """
     from bunri import BunriError
+    from bunri.cli import denials
     from bunri.text import printable
 
     try:
         policy = _policy(**options)
-        return _run(list(command), policy, cwd, explain=explain)
+        return _run(list(command), policy, cwd, denials.as_json if as_json else denials.show if explain else None)
     except BunriError as fault:
         click.echo(f"bunri run: {printable(str(fault), keep_newlines=True)}", err=True)
         return NOT_STARTED
@@ -190,11 +194,10 @@ def _promise(word: str) -> Any:
 # Running it --------------------------------------------------------------------------------------------------------
 
 
-def _run(argv: list[str], policy: Policy, cwd: str | None, *, explain: bool) -> int:
+def _run(argv: list[str], policy: Policy, cwd: str | None, explain: Callable[[Iterable[Denial]], None] | None) -> int:
     import bunri
-    from bunri.cli import denials
 
-    if explain:
+    if explain is not None:
         _tell_denials()
     terminals = [number for number in (0, 1, 2) if os.isatty(number)]
     streams = [None if number in terminals else number for number in (0, 1, 2)]
@@ -209,8 +212,8 @@ def _run(argv: list[str], policy: Policy, cwd: str | None, *, explain: bool) -> 
     )  # fmt: skip
     told.tell(process)
     ended = _attend(process, terminals) if process.tty is not None else process.wait()
-    if explain and (process.denials or ended.signal != signal.SIGSYS):  # what kills so is said below
-        denials.show(process.denials)
+    if explain is not None and (process.denials or ended.signal != signal.SIGSYS):  # what kills so is said below
+        explain(process.denials)
     return _status(ended)
 
 
