@@ -257,9 +257,10 @@ def test_python_x_dev_is_the_switch(tmp_path: Path) -> None:
     )
     script.chmod(0o644)
     tmp_path.chmod(0o755)
+    inherited = {**os.environ, "PYTHONDEVMODE": "1"}  # which is nobody's decision to run that program so
     for switch, printed in ((["-X", "dev"], "refused ['memfd_create']"), ([], "refused []")):
         done = subprocess.run(
-            [sys.executable, *switch, script], capture_output=True, text=True, timeout=30, check=False
+            [sys.executable, *switch, script], capture_output=True, text=True, timeout=30, check=False, env=inherited
         )
         assert done.stdout.startswith(printed), done.stderr
         assert ("development mode" in done.stdout) == bool(switch)

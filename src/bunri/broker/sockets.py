@@ -35,7 +35,9 @@ class Waiting:
     """A blocking connect() that has not ended: its call stands still meanwhile."""
 
     id: int
+    number: int
     made: socket.socket
+    address: tuple[str, int]
     until: float
 
 
@@ -112,9 +114,9 @@ class Sockets:
         _refuse_other_family(made, address)
         os.set_blocking(made.fileno(), False)
         code = self._begin(made, address)
-        if blocking and code == errno.EINPROGRESS:
+        if blocking and code == errno.EINPROGRESS and not isinstance(address, str):
             del self._made[number]
-            return Waiting(id_, made, time.monotonic() + CONNECT_WITHIN)
+            return Waiting(id_, number, made, address, time.monotonic() + CONNECT_WITHIN)
         os.set_blocking(made.fileno(), blocking)
         if code in (0, errno.EINPROGRESS):
             self.forget(number)
@@ -131,11 +133,14 @@ class Sockets:
         return 0
 
     def end_of(self, waiting: Waiting) -> int:
-        """What became of a connection: 0 or a negative errno. Our copy is let go."""
+        """What became of a connection: 0 or a negative errno. Where there is none, another may be tried with it."""
         made = waiting.made
-        code = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        code = made.connect_ex(waiting.address)  # makes no second one, but says how it went, and lets the socket go on
         os.set_blocking(made.fileno(), True)
-        made.close()
+        if code:
+            self.keep(waiting.number, made)
+        else:
+            made.close()
         return -code
 
     def give_up(self, waiting: Waiting) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from enum import Enum
 
@@ -43,6 +44,11 @@ def become_worker() -> None:
 def become_worker_in_this_thread() -> None:
     """For `bunri.testing.unconfined()`: this thread takes a worker's part until it ends."""
     _of_thread.kind = Kind.WORKER
+
+
+def in_development_mode() -> bool:
+    """`python -X dev` as it was written. sys.flags.dev_mode is set by an environment variable too, which is inherited."""
+    return "dev" in sys._xoptions  # pyright: ignore[reportPrivateUsage]
 
 
 forks: int = 0  # how many lie between this process and its first; what was made before one is not the child's

@@ -77,7 +77,9 @@ class Program:
         self._last_death: dict[str, float] = {}
         self._back_off: dict[str, int] = {}
         self.environment = allowed_environment()
-        self.tells_denials = sys.flags.dev_mode  # what workers are refused (`python -X dev`, `bunri run --explain`)
+        self.tells_denials = (
+            here.in_development_mode()
+        )  # what workers are refused (`python -X dev`, `bunri run --explain`)
         self.pid = os.getpid()
 
     def role_for(self, cls: type[Compartment], policy: Policy | None = None) -> Role:

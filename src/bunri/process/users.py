@@ -132,13 +132,19 @@ class DynamicUsers:
                 layer="own uid",
                 remedy=f"Remove {self._folder}",
             )
-        number = os.open(f"{self._folder}/uids-{first}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(number)
-            return None
-        return number
+        path = f"{self._folder}/uids-{first}"
+        while True:
+            number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(number), os.lstat(path)):
+                    return number
+            except BlockingIOError:
+                os.close(number)
+                return None
+            except FileNotFoundError:
+                pass
+            os.close(number)  # somebody has removed it meanwhile: a lock on that one says nothing to anybody
 
 
 def _is_in(uid: int, blocks: Blocks) -> bool:

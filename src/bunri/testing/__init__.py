@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import sys
 from collections.abc import Generator
 
 from bunri.errors import UsageError
+from bunri.process import here
 from bunri.process import unconfined as _unconfined
 from bunri.testing._filters import check_filter, filter_of
 
@@ -39,7 +39,7 @@ def unconfined() -> Generator[None]:
             with Thumbnailer.start() as worker:
                 assert worker.thumbnail(photo)      # set a breakpoint in there
     """
-    if not (_is_development() or _is_test_run()):
+    if not (here.in_development_mode() or _is_test_run()):
         raise UsageError(
             "bunri.testing.unconfined() confines nothing, so it works only in a test run (pytest, unittest), "
             "or when Python runs in development mode. Start the program with: python -X dev"
@@ -53,11 +53,6 @@ def unconfined() -> Generator[None]:
     finally:
         _unconfined.exchange(before)
         threads.close()
-
-
-def _is_development() -> bool:
-    """`python -X dev` as it was written. sys.flags.dev_mode is set by an environment variable too, which is inherited."""
-    return "dev" in sys._xoptions  # pyright: ignore[reportPrivateUsage]
 
 
 def _is_test_run() -> bool:
