@@ -15,6 +15,7 @@ import parts
 import pytest
 
 import bunri
+from bunri.process import here
 
 
 class Here(parts.Counter):
@@ -199,6 +200,29 @@ def test_a_pool_replaces_its_workers_after_each_call() -> None:
     with parts.Plain.pool(2) as pool:
         assert [pool.add(1) for _ in range(6)] == [1] * 6  # each from a fresh worker
         assert [c.result() for c in bunri.map(pool.add, range(10))] == list(range(10))
+
+
+def test_a_pool_is_dropped_wherever_its_stub_is_collected() -> None:
+    """In a thread that plays a worker's part, too (bunri.testing.unconfined)."""
+    pool = parts.Plain.pool(1)
+    worker = pool._bunri_target._idle[0]  # type: ignore[attr-defined]
+    worker.wait_started()
+    pid = worker.pid
+    del worker
+    stubs = [pool]
+    del pool
+
+    def play() -> None:
+        here.become_worker_in_this_thread()
+        stubs.clear()
+
+    thread = threading.Thread(target=play)
+    thread.start()
+    thread.join()
+    until = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def test_a_pools_failure_is_one_calls() -> None:

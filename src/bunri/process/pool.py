@@ -22,6 +22,7 @@ from bunri.wire import MethodContract
 
 if TYPE_CHECKING:
     from bunri.process.behind import Behind
+    from bunri.process.supervisor import Supervisor
 
 
 class Pool:
@@ -47,6 +48,7 @@ class Pool:
         self._closed = False
         self._failure: BaseException | None = None
         self._owner = os.getpid()
+        self._supervisor: Supervisor | None = None  # that of its workers
         self._factory = unconfined.factory  # of all its workers, also of those that come later
         for _ in range(size):
             self._add(self._start())
@@ -147,10 +149,8 @@ class Pool:
 
     def drop(self) -> None:
         """Its stub was collected: wherever that happens, also in a thread that holds our lock. So no lock is taken here."""
-        if os.getpid() == self._owner:
-            from bunri.process import program
-
-            program.current().supervisor.run_soon(self._end_dropped)
+        if os.getpid() == self._owner and self._supervisor is not None:
+            self._supervisor.run_soon(self._end_dropped)
 
     def _end_dropped(self) -> None:
         for worker in self._shut():
@@ -171,7 +171,9 @@ class Pool:
     def _start(self) -> Behind:
         from bunri.process.start import start_worker
 
-        return start_worker(self._cls, self._policy, self._bound, self._loop, self._factory)
+        worker = start_worker(self._cls, self._policy, self._bound, self._loop, self._factory)
+        self._supervisor = worker.program.supervisor
+        return worker
 
     def _add(self, worker: Behind) -> None:
         self._alive.add(worker)
@@ -250,10 +252,8 @@ class Pool:
         if not self._closed:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._refill)
-            else:
-                from bunri.process import program
-
-                program.current().supervisor.run_soon(self._refill)
+            elif self._supervisor is not None:
+                self._supervisor.run_soon(self._refill)
 
     def _refill(self) -> None:
         if self._closed:
