@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from bunri.process.program import Program
     from bunri.process.templates import TemplateHandle
 
+_ENDING = 100  # milliseconds in which one that is killed is dead: it loses its namespaces and descriptors before
 _LAST_WORDS = 0.005  # seconds until they are looked for again
 START_WITHIN = 30.0  # seconds from the request to READY
 
@@ -224,7 +225,7 @@ class Worker(Behind):
         wrong = found.fault(self.policy.may_miss)
         if wrong is None:
             return
-        if _has_ended(self.pidfd):
+        if _has_ended(self.pidfd, _ENDING):
             self.kill(CLOSED)  # there was nothing to see any more; how it ended is the story
             return
         self._start_error = wrong
@@ -326,10 +327,11 @@ class Worker(Behind):
         return self.report()
 
 
-def _has_ended(pidfd: int) -> bool:
-    """Whether the process of a pidfd is dead, reaped or not (pidfd_open(2)); -1: reaped, and forgotten."""
+def _has_ended(pidfd: int, within: int = 0) -> bool:
+    """Whether the process of a pidfd is dead, reaped or not (pidfd_open(2)), or is so `within` milliseconds; -1: reaped,
+    and forgotten."""
     if pidfd < 0:
         return True
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(within))
