@@ -52,7 +52,7 @@ def filters() -> Iterator[Row]:
     """Cost of an allowed call, instructions, and the time to install and to compile."""
     if os.uname().machine != ARCH:
         raise Skipped("the timed loop is machine code of x86-64")
-    lib = libseccomp.library()
+    lib = libseccomp.load()
     for size in SIZES:
         for with_arguments in (False, True):
             rules = _rules(lib, size, with_arguments)

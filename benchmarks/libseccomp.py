@@ -31,7 +31,7 @@ class _Comparison(ctypes.Structure):
     _fields_ = (("arg", ctypes.c_uint), ("op", ctypes.c_int), ("a", ctypes.c_uint64), ("b", ctypes.c_uint64))
 
 
-def library() -> ctypes.CDLL:
+def load() -> ctypes.CDLL:
     try:
         found = ctypes.CDLL("libseccomp.so.2")
     except OSError:
