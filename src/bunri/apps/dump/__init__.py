@@ -11,7 +11,7 @@ writer.py       appends records to a file that it is handed
 resolver.py     names for addresses, without -n
 bpf.py          the machine that filters run on: the monitor checks with it, the decoder runs it
 messages.py     what travels between them
-library.py      for programs: `for packet in bunri.apps.dump.packets(path)`
+values.py       for programs: `for packet in bunri.apps.dump.packets(path)`
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bunri.apps.dump.library import packets as packets
     from bunri.apps.dump.messages import BadCapture as BadCapture
     from bunri.apps.dump.messages import BadExpression as BadExpression
     from bunri.apps.dump.messages import Datagram as Datagram
     from bunri.apps.dump.messages import Decoded as Decoded
     from bunri.apps.dump.messages import Network as Network
     from bunri.apps.dump.messages import Segment as Segment
+    from bunri.apps.dump.values import packets as packets
 
 __all__ = ["BadCapture", "BadExpression", "Datagram", "Decoded", "Network", "Segment", "packets"]
 
@@ -33,7 +33,7 @@ __all__ = ["BadCapture", "BadExpression", "Datagram", "Decoded", "Network", "Seg
 def __getattr__(name: str) -> Any:
     # Later, since this package is also imported by its workers, which must not know the monitor's modules.
     if name == "packets":
-        from bunri.apps.dump.library import packets
+        from bunri.apps.dump.values import packets
 
         return packets
     if name in __all__:

@@ -15,7 +15,7 @@ from test_capture import FILES
 
 from bunri.apps import dump
 from bunri.apps.dump.decode.fields import fields
-from bunri.apps.dump.library import _checked
+from bunri.apps.dump.values import _checked
 
 EVERY = [sample.data for every in SAMPLES.values() for sample in every]
 
