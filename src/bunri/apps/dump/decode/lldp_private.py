@@ -50,19 +50,33 @@ def _subtype(d: Dissector, names: dict[int, str], o: int) -> int:
     return kind
 
 
+def _one_of(
+    d: Dissector,
+    o: int,
+    size: int,
+    names: dict[int, str],
+    least: dict[int, int],
+    show: Callable[[Dissector, int, int, int], bool],
+) -> bool:
+    """A part of one of these kinds, where it has at least the bytes of its kind; True where it is of another."""
+    if size < 4:
+        return False
+    kind = _subtype(d, names, o)
+    if kind not in least:
+        return True
+    return size >= least[kind] and show(d, kind, o, size)
+
+
 def _text(d: Dissector, o: int, size: int) -> None:
     d.write(shown(d.buffer[o : o + size].partition(b"\0")[0]))
 
 
 def ieee_8021(d: Dissector, o: int, size: int) -> bool:
     """IEEE 802.1: VLANs and data centre bridging."""
-    if size < 4:
-        return False
-    kind = _subtype(d, _KINDS_8021, o)
-    if kind not in _LEAST_8021:
-        return True
-    if size < _LEAST_8021[kind]:
-        return False
+    return _one_of(d, o, size, _KINDS_8021, _LEAST_8021, _print_8021)
+
+
+def _print_8021(d: Dissector, kind: int, o: int, size: int) -> bool:
     b = d.buffer
     w = d.write
     if kind == 1:
@@ -163,13 +177,10 @@ def _channels(d: Dissector, o: int, size: int) -> None:
 
 def ieee_8023(d: Dissector, o: int, size: int) -> bool:
     """IEEE 802.3: the wire."""
-    if size < 4:
-        return False
-    kind = _subtype(d, _KINDS_8023, o)
-    if kind not in _LEAST_8023:
-        return True
-    if size < _LEAST_8023[kind]:
-        return False
+    return _one_of(d, o, size, _KINDS_8023, _LEAST_8023, _print_8023)
+
+
+def _print_8023(d: Dissector, kind: int, o: int, size: int) -> bool:
     b = d.buffer
     w = d.write
     if kind == 1:
