@@ -110,6 +110,15 @@ def both(arch: str, rules: list[Alternative], action: Action, default: Action) -
         return None
 
 
+def bounds_of(rules: list[Alternative]) -> list[int]:
+    """Arguments on which the rules turn, and their neighbours."""
+    bounds = {0, LARGEST}
+    for rule in rules:
+        for test in rule.tests:
+            bounds |= {(test.a + near) % (1 << 64) for near in (-1, 0, 1, 1 << 32)} | {test.b}
+    return sorted(bounds)
+
+
 @settings(max_examples=examples(60), deadline=None)
 @given(st.lists(alternatives(), min_size=1, max_size=5), st.sampled_from(arches()), st.booleans(), st.data())
 def test_libseccomps_program_decides_as_ours(
@@ -120,11 +129,7 @@ def test_libseccomps_program_decides_as_ours(
     assume(programs is not None)
     assert programs
     ours, theirs = programs
-    bounds = {0, LARGEST}
-    for rule in rules:
-        for test in rule.tests:
-            bounds |= {(test.a + near) % (1 << 64) for near in (-1, 0, 1, 1 << 32)} | {test.b}
-    some = st.sampled_from(sorted(bounds))
+    some = st.sampled_from(bounds_of(rules))
     for name in NAMES:
         for _ in range(4):
             args = tuple(data.draw(some) for _ in range(6))
@@ -144,11 +149,7 @@ def test_installed_both_decide_alike_and_as_simulated(
     assume(programs is not None)
     assert programs
     ours, theirs = programs
-    bounds = {0, LARGEST}
-    for rule in rules:
-        for test in rule.tests:
-            bounds |= {(test.a + near) % (1 << 64) for near in (-1, 0, 1, 1 << 32)} | {test.b}
-    some = st.tuples(*[st.sampled_from(sorted(bounds))] * 5)
+    some = st.tuples(*[st.sampled_from(bounds_of(rules))] * 5)
     calls = [(name, data.draw(some)) for name in NAMES for _ in range(4)]
     asked = [(syscalls_of(MACHINE)[name], args) for name, args in calls]
     got, other = decisions(ours.to_bytes(), asked), decisions(theirs.to_bytes(), asked)
