@@ -175,9 +175,6 @@ class Secret:
     def __repr__(self) -> str:
         return "***"
 
-    def __str__(self) -> str:
-        return "***"
-
     def __format__(self, spec: str) -> str:
         return "***"
 
