@@ -2,11 +2,12 @@
 
 from bunri.plan.host import Host, UserNamespaces
 from bunri.plan.needs import Account, Needs, PythonPaths, Shape, python_paths
-from bunri.plan.planner import plan, told_filter
+from bunri.plan.planner import ONE_THREAD, plan, told_filter
 from bunri.plan.report import Layer, Report, State
 from bunri.plan.value import Belongs, Clone, Expected, ExpectedMount, Plan, UserNamespace
 
 __all__ = [
+    "ONE_THREAD",
     "Account",
     "Belongs",
     "Clone",

@@ -24,6 +24,7 @@ from bunri.compartment import Compartment, defined_in
 from bunri.confine import _hooks, detect
 from bunri.errors import HostError, UsageError
 from bunri.kernel import sockets
+from bunri.plan import ONE_THREAD
 from bunri.plan.host import Host, UserNamespaces
 from bunri.policy import Policy, User, UserKind
 from bunri.process import here, paths
@@ -47,7 +48,6 @@ MOST_TEMPLATES = 16  # of one module, beside those in use; more are ended when t
 KEPT = 10.0  # seconds
 
 _KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY", "TZ")
-ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 # The C library else reserves 64 MiB of addresses for each thread (mallopt(3)), and addresses are what memory is bounded
 # by. It reads this when a zygote is executed; workers do not see it.

@@ -24,13 +24,14 @@ from bunri.confine import Part, look
 from bunri.errors import Denial, Exit, HostError, InternalError, Promise, UsageError, WorkerDied
 from bunri.handles import File, refuse_directory
 from bunri.kernel import descriptors, procfs
+from bunri.plan import ONE_THREAD
 from bunri.plan.report import Report
 from bunri.policy import Policy
 from bunri.policy.words import Profile
 from bunri.process.launcher import PLACES, Ended, Launch, Launcher, Refused
 from bunri.process.life import Worker
 from bunri.process.process import Process
-from bunri.process.program import ONE_HEAP, ONE_THREAD, allowed_environment
+from bunri.process.program import ONE_HEAP, allowed_environment
 from bunri.process.start import start_worker
 from bunri.wire import contract_of
 
