@@ -98,6 +98,25 @@ def test_a_failing_init_is_heard_where_the_worker_is_entered() -> None:
         worker.ping()
 
 
+def test_what_a_worker_said_last_is_heard_before_its_death_however_busy_the_program_is() -> None:
+    """Whoever has taken its last packet may still wait for his turn to run when the end is reported."""
+    over = threading.Event()
+
+    def spin() -> None:
+        while not over.is_set():
+            pass
+
+    busy = threading.Thread(target=spin)
+    busy.start()
+    try:
+        for _ in range(40):
+            with pytest.raises(bunri.RemoteError, match="RuntimeError: no"), parts.Fails.start():
+                pass
+    finally:
+        over.set()
+        busy.join()
+
+
 def test_a_death_fails_its_own_calls_with_the_cause() -> None:
     with parts.Plain.start() as other, parts.Plain.start() as worker:
         with pytest.raises(bunri.WorkerDied) as caught:

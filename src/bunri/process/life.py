@@ -72,7 +72,7 @@ class Worker(Behind):
         self.programs: tuple[int, ...] = ()  # processes that it has made, and that count as its own
         self.asked = time.monotonic()
         self.waits = template.plan.has_checkpoint
-        self._patience = 20  # times that its end waits for its last words to be read
+        self._patience = 50  # times that its end waits for its last words to be heard
         self._held = False  # it is at the checkpoint, or was
         self._let_on = False
         self._ready = False
@@ -274,8 +274,8 @@ class Worker(Behind):
     def on_ended(self, exit: Exit) -> None:
         """It is reaped. On the supervisor's thread: everything that waited for it fails now, and what it had is given
         back."""
-        if self._cause is None and self._patience and self.side.link.has_unread():
-            # It died by itself, and its last words are still to be read by whoever does.
+        if self._cause is None and self._patience and self.side.may_have_last_words():
+            # It died by itself, and what it said last is still to be heard by whoever reads.
             self._patience -= 1
             self.program.supervisor.run_at(time.monotonic() + _LAST_WORDS, lambda: self.on_ended(exit))
             return

@@ -433,6 +433,15 @@ class MonitorSide(Conversation):
         if self.waiting and not self.worker.program.supervisor.is_current:
             self.services.work()
 
+    def may_have_last_words(self) -> bool:
+        """Whether something of a dead worker is still unread, or in the hands of a reader. Who reads comes to the end."""
+        if not self._turn.acquire(blocking=False):
+            return True
+        try:
+            return self.link.has_unread()
+        finally:
+            self._turn.release()
+
     def broken_quietly(self) -> None:
         """The worker is reaped: nothing more will come."""
         self._stop_reading()
@@ -484,8 +493,9 @@ class MonitorSide(Conversation):
 
     def on_loop_readable(self) -> None:
         """One packet a turn, so that no worker keeps the loop to itself."""
-        if self.link.sock.fileno() >= 0:  # closed in this turn of the loop, after the loop had seen a packet
-            self.read_now()
+        with self._turn:
+            if self.link.sock.fileno() >= 0:  # closed in this turn of the loop, after the loop had seen a packet
+                self.read_now()
 
     def _drive_call(self, call: Call[Any], timeout: float | None) -> None:
         if self.worker.program.supervisor.is_current:
