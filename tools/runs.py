@@ -1,15 +1,17 @@
 """Runs in: the developer's machine. Runs pytest as somebody, in a copy of the checkout, and reads what came out.
 
-Started as root, the tests run twice: as root and as an ordinary user. Both use one copy of the checkout and of .venv
-under the temporary directory: owned by root, readable by everybody. So the ordinary user can neither change the code
-nor needs a way into the developer's home, and edits made during the run do not disturb it.
+Started as root, the tests run twice, side by side: as root and as an ordinary user. Both use one copy of the checkout
+and of .venv under the temporary directory: owned by root, readable by everybody. So the ordinary user can neither change
+the code nor needs a way into the developer's home, and edits made during the run do not disturb it.
 The ordinary user is a uid that has no account and no process; what is left of it afterwards is found and ended.
+Each run has a process of ours above it, which becomes the parent of what its tests orphan, and so finds it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import pwd
 import shutil
@@ -21,7 +23,9 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import IO
 
 TOP = Path(__file__).resolve().parent.parent
 LONGEST_RUN = 1200  # seconds for one run of pytest
@@ -248,8 +252,8 @@ def environment(place: Place) -> dict[str, str]:
     }
 
 
-def run_pytest(who: Who, place: Place, arguments: list[str]) -> Outcome:
-    """Runs pytest and reads its record. What it prints goes straight through."""
+def run_pytest(who: Who, place: Place, arguments: list[str], prints: IO[bytes] | None) -> Outcome:
+    """Runs pytest and reads its record. What it prints goes straight through, or into the file."""
     record = place.temporary / "record.xml"
     outcome = Outcome("pytest", version_of(place.python), who.name)
     command = [
@@ -270,6 +274,8 @@ def run_pytest(who: Who, place: Place, arguments: list[str]) -> Outcome:
         cwd=place.checkout,
         env=environment(place),
         stdin=subprocess.DEVNULL,
+        stdout=prints,
+        stderr=prints,
         start_new_session=True,
         umask=0o022,
         user=who.uid if other else None,
@@ -437,7 +443,6 @@ class Matrix:
 
 def run_matrix(arguments: list[str], *, only_this_python: bool = False) -> Matrix:
     """pytest with every Python that is here; each as root and as an ordinary user, where we may."""
-    become_subreaper()
     signal.signal(signal.SIGTERM, end)
     # Started in the background of a script, we ignore these, and so would every program that a test interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -468,6 +473,54 @@ def run_users(matrix: Matrix, python: Path, top: Path, arguments: list[str]) -> 
     users = [me()]
     if os.getuid() == 0:
         users.append(a_free_uid())
-    for who in users:
-        print(f"\n== pytest, Python {version_of(python)}, as {who.name} (uid {who.uid})", flush=True)
-        matrix.outcomes.append(run_pytest(who, place_for(who, top, python), arguments))
+    named = " and ".join(f"as {who.name} (uid {who.uid})" for who in users)
+    print(f"\n== pytest, Python {version_of(python)}, {named}", flush=True)
+    with contextlib.ExitStack() as stack:
+        runs = [stack.enter_context(Run(who, place_for(who, top, python), arguments)) for who in users]
+        matrix.outcomes += [run.outcome() for run in runs]
+
+
+class Run:
+    """pytest as one user, in a process beside ours. Left by an exception, it is ended with all that its tests started."""
+
+    def __init__(self, who: Who, place: Place, arguments: list[str]) -> None:
+        self._who = who
+        # One at a time has the terminal.
+        self._printed = None if who == me() else Path(f"{place.home}-printed")
+        self._receiver, sender = multiprocessing.Pipe(duplex=False)
+        self._process = multiprocessing.get_context("fork").Process(
+            target=run_apart, args=(who, place, arguments, self._printed, sender)
+        )
+        self._process.start()
+        sender.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._process.terminate()
+        self._process.join()
+        self._receiver.close()
+
+    def outcome(self) -> Outcome:
+        """Waits for its end, and shows what it printed."""
+        try:
+            outcome: Outcome = self._receiver.recv()
+        except EOFError:
+            outcome = Outcome("pytest", who=self._who.name, problems=["the process above it died"])
+        if self._printed:
+            print(f"\n== what it printed as {self._who.name}", flush=True)
+            with contextlib.suppress(FileNotFoundError), self._printed.open("rb") as printed:
+                shutil.copyfileobj(printed, sys.stdout.buffer)
+            sys.stdout.flush()
+        return outcome
+
+
+def run_apart(who: Who, place: Place, arguments: list[str], printed: Path | None, sender: Connection) -> None:
+    """The body of the process above one run. What the terminal interrupts, the first process ends."""
+    signal.signal(signal.SIGINT, lambda number, frame: None)
+    become_subreaper()
+    with contextlib.ExitStack() as stack:
+        prints = stack.enter_context(printed.open("wb")) if printed else None
+        sender.send(run_pytest(who, place, arguments, prints))
