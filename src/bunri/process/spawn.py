@@ -7,6 +7,7 @@ streams, and a second look, at the very process that is about to execute it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import dataclasses
 import errno
@@ -40,6 +41,7 @@ PIPE: Final = -1
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _WITHIN = 30.0  # seconds until it must be executed
+_FEWEST_FILES: Final = 24  # descriptors: the launcher's own, and all that go through its hands
 _TELLS: Final = (
     "its filter answers that system call with death; development mode (bunri run --explain) says which it was"
 )
@@ -116,6 +118,10 @@ def _refuse(argv: Sequence[str], policy: Policy) -> None:
         raise UsageError(
             f"Policy.{settled.profile.value}() has nothing but read and write, and no program can be executed with that. Start from Policy()"
         )
+    if settled.open_files < _FEWEST_FILES:
+        raise UsageError(
+            f"open_files={settled.open_files}: a program is made ready with more descriptors. Write at least {_FEWEST_FILES}"
+        )
     if settled.profile is not Profile.DANGEROUS_UNCONFINED and not any(grant.executable for grant in settled.files):
         raise UsageError(
             "the policy grants nothing that may be executed. Add fs.system() to files, or fs.execute(path) of the program and its libraries"
@@ -159,7 +165,8 @@ def _launch(
         try:
             _look(worker, pid, streams.kinds())
             worker.programs = (pid,)
-            _refuse_failure(_call(worker, "go"), argv)
+            with contextlib.suppress(WorkerDied):  # for what the program did at once; its Process says how it ended
+                _refuse_failure(_call(worker, "go"), argv)
         except BaseException:
             os.close(pidfd)
             raise
