@@ -247,12 +247,22 @@ class _Told:
             if signal.getsignal(number) is signal.SIG_IGN:
                 continue  # as nohup wants it, and a shell for what it runs in the background
             signal.signal(number, lambda number, _: self._on_signal(number))
+        if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGTSTP, lambda number, _: self._on_stop())
 
     def _on_signal(self, number: int) -> None:
         if self._process is None:
             self._early.append(number)
         else:
             self._process.signal(number)
+
+    def _on_stop(self) -> None:
+        """The command stands still as long as we do. It has a session of its own, where SIGTSTP would stop nothing."""
+        if self._process is not None:
+            self._process.signal(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        if self._process is not None:
+            self._process.signal(signal.SIGCONT)
 
     def tell(self, process: Process) -> None:
         self._process = process
