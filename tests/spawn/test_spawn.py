@@ -244,6 +244,7 @@ def test_what_is_not_there_is_a_plain_error() -> None:
         (["true"], bunri.Policy(), {}, "nothing that may be executed"),
         (["true"], bunri.Policy.compute(), {}, "compute"),
         (["true"], bunri.Policy(user=bunri.AT_START, files=[fs.system()]), {}, "open"),
+        (["true"], ALONE.with_(open_files=8), {}, "at least 24"),
         (["true"], ALONE, {"env": {"A=B": "c"}}, "no '='"),
         (["true"], ALONE, {"env": {"": "c"}}, "no '='"),
         (["true"], ALONE, {"env": {"A": "b\0c"}}, "NUL"),

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 MOST_WORKERS = 4096  # of one program: each costs the monitor three descriptors (THREATS 34)
 
 _LATER = 6  # descriptors that one worker takes after it was asked for, at most at the same time
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE})
 _KEPT = 4  # its channel, its output, its pidfd, its mapping
 
 
@@ -157,7 +158,7 @@ class TemplateHandle(Zygote):
                         promise=Promise.FILES,
                         layer="mount namespace",
                         errno=fault.errno,
-                        remedy="Grant a path that exists",
+                        remedy="Raise RLIMIT_NOFILE" if fault.errno in _NO_ROOM else "Grant a path that exists",
                     ) from None
                 places.append(each.at)
         return places, trees
@@ -345,7 +346,7 @@ def _materials() -> _Materials:
         except OSError as fault:
             raise HostError(
                 f"the monitor has no room for another worker: {fault.strerror or fault}",
-                layer="descriptors" if fault.errno in (errno.EMFILE, errno.ENFILE) else "memory",
+                layer="descriptors" if fault.errno in _NO_ROOM else "memory",
                 errno=fault.errno,
                 remedy=f"Close workers, or raise RLIMIT_NOFILE: each worker has {_KEPT} descriptors in the monitor",
             ) from fault
