@@ -34,18 +34,22 @@ def granted() -> Iterator[Path]:
 
 
 @pytest.fixture
-def port() -> int:
-    """A port of loopback where nobody listens, of those that the compartments know."""
+def port() -> Iterator[int]:
+    """A port of loopback where nobody listens, of those that the compartments know. Its UDP port says to a run of these
+    tests beside this one that it is taken."""
     import brokered
 
     for each in brokered.PORTS:
-        with socket.socket() as trial:
+        with socket.socket() as trial, socket.socket(type=socket.SOCK_DGRAM) as claim:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
+                claim.bind(("127.0.0.1", each))
                 trial.bind(("127.0.0.1", each))
             except OSError:
                 continue
-            return each
+            trial.close()
+            yield each
+            return
     pytest.skip("every port of the range is taken")
 
 

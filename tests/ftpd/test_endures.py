@@ -238,12 +238,13 @@ def test_events_reach_syslog(place: Path, pub: Path) -> None:
                 ftp.retrbinary("RETR hello", lambda _: None)
                 lines: list[str] = []
                 while not lines or "OK DOWNLOAD" not in lines[-1]:
-                    lines.append(heard.recv(1000).decode())
+                    line = heard.recv(1000).decode()
+                    lines += (
+                        [line] if f"bunri-ftpd[{server.process.pid}]" in line else []
+                    )  # the host has one such socket
         finally:
             os.unlink("/dev/log")
-    assert all("bunri-ftpd[" in line for line in lines) and any(
-        '[anonymous] OK LOGIN: Client "127.0.0.1"' in line for line in lines
-    )
+    assert any('[anonymous] OK LOGIN: Client "127.0.0.1"' in line for line in lines)
 
 
 @pytest.mark.skipif(not os.path.exists("/usr/bin/systemd-analyze"), reason="systemd is not installed")
