@@ -151,13 +151,17 @@ class Supervisor:
         return -code
 
     def _text(self, called: Notification, address: int, length: int | None) -> str:
-        """What a pointer leads to: a path, or with `length` a socket address."""
-        self._take_memory(called)
-        if length is None:
-            found = self._memory.text(address).decode("utf-8", "backslashreplace")
-        else:
-            found = spelled(parse_address(self._memory.read(address, longest(_signed(length)))))
-        self._still_wanted(called)
+        """What a pointer leads to: a path, or with `length` a socket address. OSError where it cannot be known; the refusal
+        is told all the same, be it that the caller was interrupted and has given up (before Linux 5.19)."""
+        try:
+            self._take_memory(called)
+            if length is None:
+                found = self._memory.text(address).decode("utf-8", "backslashreplace")
+            else:
+                found = spelled(parse_address(self._memory.read(address, longest(_signed(length)))))
+            self._still_wanted(called)
+        except _Later:
+            raise InterruptedError from None
         return found
 
     def _hand_over(self, called: Notification, fd: int, flags: int) -> int | None:
