@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from bunri.broker.messages import Denied
+from bunri.errors import UsageError
+from bunri.policy import fs
 from bunri.process.arguments import int32
 from bunri.seccomp import ATTACK_SHAPED
 
@@ -60,9 +62,19 @@ def _file(name: str, told: Denied, texts: Mapping[int, str], *, brokered: bool) 
     changes = name in _CHANGES or bool(flags & os.O_CREAT)
     if "/" in (folders if changes else (path,)):
         return None  # it would grant everything
-    if changes:
-        return f"files=[{', '.join(f'fs.write({folder!r}{way})' for folder in folders)}]"
-    return f"files=[fs.{'write' if flags & _WRITES else 'read'}({path!r}{way})]"
+    kind, granted = ("write", list(folders)) if changes else ("write" if flags & _WRITES else "read", [path])
+    if not all(_is_grantable(kind, each) for each in granted):
+        return None
+    return f"files=[{', '.join(f'fs.{kind}({each!r}{way})' for each in granted)}]"
+
+
+def _is_grantable(kind: str, path: str) -> bool:
+    """Whether a policy takes it: /proc it does not."""
+    try:
+        getattr(fs, kind)(path)
+    except UsageError:
+        return False
+    return True
 
 
 def _in_order(path: str) -> str:
@@ -89,9 +101,10 @@ def _rule(name: str, when: str) -> str:
 
 def _execute(told: Denied, texts: Mapping[int, str]) -> str | None:
     text = texts.get(0, "")
-    if not text.startswith("/") or not text.isprintable() or _in_order(text) == "/":
+    path = _in_order(text)
+    if not text.startswith("/") or not text.isprintable() or path == "/" or not _is_grantable("execute", path):
         return None
-    return f"files=[fs.execute({_in_order(text)!r})], processes=1"
+    return f"files=[fs.execute({path!r})], processes=1"
 
 
 def _children(told: Denied, _: Mapping[int, str]) -> str | None:
