@@ -288,6 +288,14 @@ def test_explain_tells_of_a_death_and_of_what_is_named_by_a_rule() -> None:
     assert "--allow dangerous_ptrace" in killed.stderr
 
 
+def test_explain_says_where_an_option_allows_more_than_was_refused() -> None:
+    need("python3")
+    asks = "import fcntl; fcntl.ioctl(0, 0x5412, b'a')"  # TIOCSTI
+    told = bunri("run", "--explain", "--", "python3", "-c", asks).stderr
+    assert "  --allow ioctl\n" in told
+    assert "narrower, in Python: Policy(syscalls=[seccomp.allow('ioctl', when=Arg(1).int32 == 0x5412" in told
+
+
 def test_explain_does_not_promise_itself() -> None:
     """Only one filter of a process can ask; what another one kills is not told, and that is said."""
     need("python3")

@@ -35,6 +35,10 @@ def show(denials: Iterable[Denial]) -> None:
         click.echo(colour("what would allow it, if you want that", bold=True), err=True)
         for option in options:
             click.echo(f"  {colour(option, 'good')}", err=True)
+    for grant in dict.fromkeys(denial.grant for denial in counts if denial.grant and "when=" in denial.grant):
+        click.echo(
+            colour(f"an option cannot say which arguments; narrower, in Python: Policy({grant})", "dim"), err=True
+        )
     click.echo(colour(_ABSENT, "dim"), err=True)
 
 
