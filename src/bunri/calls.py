@@ -70,9 +70,12 @@ class Call(concurrent.futures.Future[R], Awaitable[R]):
     ) -> None:
         """For whoever made the Call: what moves it forward in `result()`, what stops the work in `cancel()`, and what
         is to happen when somebody else waits for it."""
-        self._drive = drive if drive is not None else self._drive
-        self._stop = stop if stop is not None else self._stop
-        self._observed = observed if observed is not None else self._observed
+        if drive is not None:
+            self._drive = drive
+        if stop is not None:
+            self._stop = stop
+        if observed is not None:
+            self._observed = observed
 
     def finish(self, value: Any, error: BaseException | None) -> None:
         """For whoever made the Call: its end. A Call that was cancelled stays so."""

@@ -24,7 +24,19 @@ from bunri.channel.link import Link, close_all
 from bunri.channel.streams import Inflow, Outflow
 from bunri.errors import ProtocolError
 from bunri.wire import MethodContract
-from bunri.wire.frames import LARGEST_PACKET, Blob, Flag, FrameKind, Message, Reader, pack, pack_large
+from bunri.wire.frames import (
+    LARGEST_PACKET,
+    PLAIN_CALL,
+    PLAIN_CALL_BLOCKING,
+    Blob,
+    Flag,
+    FrameKind,
+    Message,
+    Reader,
+    pack,
+    pack_large,
+    pack_quick,
+)
 from bunri.wire.handles import Sink, Source
 
 NOT_IN_ARENA = 0xFFFFFFFF
@@ -148,13 +160,22 @@ class Conversation(ABC):
         sink = self.sink() if method.sends_handles else None
         body, blobs = method.encode_arguments(args, sink)
         with self.state:
-            out = Outgoing(next(self._numbers), method, call, Inflow() if method.is_stream else None)
-            self.post(
-                kind, body, flags=Flag.CALLER_BLOCKS if blocks is Blocks.YES else 0,
-                obj=obj, method=method.number, call=out.number, sink=sink, blobs=blobs,
-            )  # fmt: skip
-            self.pending[out.number] = out
+            number = next(self._numbers)
+            out = Outgoing(number, method, call, Inflow() if method.is_stream else None)
+            if method.is_simple and kind is FrameKind.CALL and not (obj or blobs or self._freed) and self._fits(body):
+                head = PLAIN_CALL_BLOCKING if blocks is Blocks.YES else PLAIN_CALL
+                self._batch += pack_quick(head, method.number, number, len(body)) + body
+            else:
+                self.post(
+                    kind, body, flags=Flag.CALLER_BLOCKS if blocks is Blocks.YES else 0,
+                    obj=obj, method=method.number, call=number, sink=sink, blobs=blobs,
+                )  # fmt: skip
+            self.pending[number] = out
         return out
+
+    def _fits(self, body: bytes) -> bool:
+        """Whether it may share the packet that is being filled."""
+        return len(body) + len(self._batch) < LARGEST_PACKET - 1024
 
     def post(
         self,
@@ -175,7 +196,7 @@ class Conversation(ABC):
                 self._batch += pack(FrameKind.FREED, call=freed)
             placed = self._place(blobs, call) if blobs else ()
             descriptors = tuple(sink.descriptors) if sink is not None else ()
-            if not descriptors and len(body) + len(self._batch) < LARGEST_PACKET - 1024:
+            if not descriptors and self._fits(body):
                 self._batch += pack(kind, body, flags=flags, obj=obj, method=method, call=call, blobs=placed)
                 return
             self._end_batch()

@@ -135,7 +135,6 @@ class Behind(ABC):
         return self.side.invoke(method, args, kwargs)
 
     def submit(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
-        self.refuse_fork()
         return self.side.submit(0, method, method.bind(args, kwargs))
 
     def iterate(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -228,7 +228,8 @@ class MonitorSide(Conversation):
         self._refuse_served(method)
 
     def _refuse_served(self, method: MethodContract) -> None:
-        self.worker.refuse_fork()
+        if self._forks != here.forks:
+            self.worker.refuse_fork()
         refuse_served(self, method.name)
 
     def begin(
