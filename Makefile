@@ -14,12 +14,12 @@ VENV := .venv/bin/python
 RUN := bash tools/setup.sh run
 DEV := bash tools/setup.sh dev
 
-.PHONY: help demo test test-vm containers soak check lint format types docs bench fuzz fuzz-packets threats clean
+.PHONY: help demo test test-vm containers soak check lint format types docs bench growth fuzz fuzz-packets threats clean
 .NOTPARALLEL:
 
 help:
 	@sed -n '2,4s/^# *//p' Makefile
-	@echo "others:  make check (fast) test-vm (other kernels, emulated) containers soak lint format types docs bench threats clean"
+	@echo "others:  make check (fast) test-vm (other kernels, emulated) containers soak lint format types docs bench growth fuzz fuzz-packets threats clean"
 
 demo:
 	@$(RUN)
