@@ -21,7 +21,7 @@ SOURCE = TOP / "src/bunri"
 FLOOR = ("errors", "text")
 PURE = (*FLOOR, "policy", "seccomp", "plan", "wire")
 BELOW_CHANNEL = (*PURE, "kernel", "calls", "service", "handles")
-BELOW_PROCESS = (*BELOW_CHANNEL, "confine", "channel", "broker")
+BELOW_PROCESS = (*BELOW_CHANNEL, "early", "confine", "channel", "broker")
 
 # part of bunri -> the parts of bunri that it may import, beside itself
 WALLS: dict[str, tuple[str, ...]] = {
@@ -33,9 +33,10 @@ WALLS: dict[str, tuple[str, ...]] = {
     "wire": FLOOR,
     "kernel": FLOOR,
     "calls": FLOOR,
+    "early": (),
     "service": (*FLOOR, "wire"),
     "handles": (*FLOOR, "wire", "policy", "kernel"),
-    "confine": (*PURE, "kernel"),
+    "confine": (*PURE, "kernel", "early"),
     "filters": (*FLOOR, "seccomp", "kernel"),
     "channel": BELOW_CHANNEL,
     "broker": (*BELOW_CHANNEL, "confine", "channel"),

@@ -9,6 +9,7 @@ import threading
 import pytest
 from forked import Died, errno_of, in_child, need_reachable_interpreter
 
+from bunri import early
 from bunri.confine import detect
 from bunri.errors import HostError
 from bunri.kernel import clone, landlock, prctl
@@ -78,7 +79,7 @@ def test_an_interpreter_that_cannot_be_started_is_a_host_error(monkeypatch: pyte
 
 def test_a_probe_that_fails_is_a_host_error_with_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_seen", {})
-    monkeypatch.setattr(module, "_PROBE", "/no/such/probe.py")
+    monkeypatch.setattr(early, "_PROBE", "/no/such/probe.py")
     with pytest.raises(HostError, match=r"probe\.py"):
         detect()
 

@@ -18,6 +18,9 @@ def command(arguments: tuple[str, ...]) -> int:
 
         click.echo(HELP, nl=False)
         return 0
+    from bunri import early
+
+    early.begin()
     from bunri.apps.dump.command import main
 
     return main(arguments)

@@ -87,6 +87,9 @@ def command(command: tuple[str, ...], cwd: str | None, explain: bool, as_json: b
     Exit status: the command's own; 128 + the signal that ended it;
     125 bunri could not start it; 126 it cannot be executed; 127 it is not there.
     """
+    from bunri import early
+
+    early.begin()
     from bunri import BunriError
     from bunri.cli import denials
     from bunri.text import printable

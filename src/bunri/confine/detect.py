@@ -14,8 +14,6 @@ from bunri.errors import HostError
 from bunri.plan.host import Host
 
 _WITHIN = 30  # seconds
-_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_PROBE = os.path.join(_FOLDER, "confine", "_probe.py")
 
 _seen: dict[tuple[int, int], Host] = {}
 
@@ -34,20 +32,23 @@ def detect() -> Host:
 def _ask_fresh_interpreter() -> Host:
     import subprocess  # not for zygotes, which load this module too
 
-    command = [sys.executable, "-I", "-S", "-B", _PROBE, _FOLDER]
-    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    from bunri import early
+
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_WITHIN, env=kept, cwd="/"
-        )
+        with early.probe() as process:
+            try:
+                said, complaint = process.communicate(timeout=_WITHIN)
+            except BaseException:
+                process.kill()
+                raise
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HostError(
             f"what this host can do was to be tried by {sys.executable!r}, and that failed: {error}",
             remedy="Run the program with an interpreter that its own user can execute",
         ) from error
-    if done.returncode != 0:
-        text = done.stderr.decode(errors="replace").strip()
+    if process.returncode != 0:
+        text = complaint.decode(errors="replace").strip()
         raise HostError(
-            f"trying what this host can do ended with {done.returncode}:\n{text}", remedy="Please report this"
+            f"trying what this host can do ended with {process.returncode}:\n{text}", remedy="Please report this"
         )
-    return msgspec.json.decode(done.stdout, type=Host)
+    return msgspec.json.decode(said, type=Host)

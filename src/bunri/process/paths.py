@@ -12,9 +12,6 @@ import sys
 import sysconfig
 from types import ModuleType
 
-import msgspec
-
-from bunri import errors
 from bunri.errors import UsageError
 from bunri.process.messages import ModuleRef
 
@@ -25,12 +22,6 @@ def search_path() -> tuple[str, ...]:
     """The monitor's `sys.path`, absolute and existing."""
     entries = dict.fromkeys(os.path.abspath(entry or os.getcwd()) for entry in sys.path)
     return tuple(entry for entry in entries if os.path.exists(entry))
-
-
-def own_path() -> tuple[str, ...]:
-    """The folders that hold bunri and msgspec: all that the base zygote needs beside the standard library."""
-    found = (os.path.dirname(os.path.dirname(os.path.abspath(str(m.__file__)))) for m in (errors, msgspec))
-    return tuple(dict.fromkeys(found))
 
 
 def module_of(name: str, qualname: str) -> ModuleRef:

@@ -16,8 +16,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
 
+from bunri import early
 from bunri.broker import _hooks as broker_hooks
 from bunri.broker.messages import Charge, Word
 from bunri.compartment import Compartment, defined_in
@@ -47,18 +47,10 @@ MOST_FRESH_STARTS = 10
 MOST_TEMPLATES = 16  # of one module, beside those in use; more are ended when they have been idle for
 KEPT = 10.0  # seconds
 
-_KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY", "TZ")
-
-# The C library else reserves 64 MiB of addresses for each thread (mallopt(3)), and addresses are what memory is bounded
-# by. It reads this when a zygote is executed; workers do not see it.
-ONE_HEAP: Final = {"MALLOC_ARENA_MAX": "1"}
-
 
 def allowed_environment() -> dict[str, str]:
     """What a worker sees of the monitor's environment: language and time zone (DESIGN 3.4)."""
-    found = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    kept = {name: value for name, value in found.items() if value.isprintable()}  # what is no text cannot be told
-    return {**kept, **ONE_THREAD}
+    return {**early.kept_environment(), **ONE_THREAD}
 
 
 class Program:
@@ -101,7 +93,7 @@ class Program:
         compartments = {n: c for n, c in defined_in(cls.__module__).items() if "<locals>" not in n}
         search = paths.search_path()
         if self.host.is_root:
-            paths.refuse_writable_by_others(tuple(dict.fromkeys((*search, *paths.own_path()))))
+            paths.refuse_writable_by_others(tuple(dict.fromkeys((*search, *early.own_path()))))
         base = self._base()
         role = Role(self, base, key, cls.__module__, tuple(compartments))
         blocks = self.users.blocks() if self.users is not None else ()
@@ -135,7 +127,7 @@ class Program:
             return None, "the role zygote keeps root's rights: this host has no usable user namespaces"
         if rooted:
             return None, f"the role zygote keeps root's rights: the policy {rooted}"
-        if not paths.readable_by_everyone((*search, *paths.own_path())):
+        if not paths.readable_by_everyone((*search, *early.own_path())):
             return None, "the role zygote keeps root's rights: only root can read the folders on sys.path"
         uids: dict[int, int] = dict(blocks)
         gids = dict(uids)
@@ -238,24 +230,17 @@ class Base(Zygote):
     """The base zygote: a fresh interpreter."""
 
     def __init__(self, program: Program) -> None:
-        super().__init__(program, "the base zygote")
         if not sys.executable:
             raise UsageError(
                 "sys.executable is empty, so bunri cannot start a fresh interpreter. Set it to the path of python"
             )
-        own_namespace = not program.host.is_root and program.host.user_namespaces is UserNamespaces.FULL
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        boot = os.path.join(os.path.dirname(__file__), "_boot.py")
-        arguments = [str(self.hand_over()), "own" if own_namespace else "none", *paths.own_path()]
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", boot, *arguments],
-            stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, pass_fds=(self.hand_over(),),
-            env={**allowed_environment(), **ONE_HEAP}, cwd="/", start_new_session=True,
-        )  # fmt: skip
-        os.close(writer)
-        os.set_blocking(reader, False)
-        self._output = Output(reader, logging.getLogger("bunri.zygote"), "", program.supervisor.remove)
-        program.supervisor.add(reader, self._output.drain)
+        host = program.host
+        started = early.zygote(own_namespace=not host.is_root and host.user_namespaces is UserNamespaces.FULL)
+        super().__init__(program, "the base zygote", (started.control, started.theirs))
+        self._process = started.process
+        os.set_blocking(started.output, False)
+        self._output = Output(started.output, logging.getLogger("bunri.zygote"), "", program.supervisor.remove)
+        program.supervisor.add(started.output, self._output.drain)
         self.handed_over()
         monitor = os.pidfd_open(os.getpid())
         sockets.send(self._control, b"m", [monitor])

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol, cast
 
 from msgspec.structs import replace
 
+from bunri import early
 from bunri.calls import Call, deadline
 from bunri.confine import Part, look
 from bunri.errors import Denial, Exit, HostError, InternalError, Promise, UsageError, WorkerDied
@@ -32,7 +33,7 @@ from bunri.policy.words import Profile
 from bunri.process.launcher import PLACES, Ended, Launch, Launcher, Refused
 from bunri.process.life import Worker
 from bunri.process.process import Process
-from bunri.process.program import ONE_HEAP, allowed_environment
+from bunri.process.program import allowed_environment
 from bunri.process.start import start_worker
 from bunri.wire import contract_of
 
@@ -192,7 +193,7 @@ def _environment(policy: Policy) -> dict[str, str]:
     if settled.threads:
         for name in ONE_THREAD:
             del found[name]
-    return {**found, **ONE_HEAP, "PATH": _PATH, **settled.env}
+    return {**found, **early.ONE_HEAP, "PATH": _PATH, **settled.env}
 
 
 def _find(worker: Worker) -> tuple[int, int]:

@@ -33,14 +33,15 @@ _QUEUED = 1024  # more than a socket's buffer holds of the smallest
 class Zygote:
     """One zygote's socket. Its messages are heard on the supervisor's thread."""
 
-    def __init__(self, program: Program, what: str) -> None:
+    def __init__(self, program: Program, what: str, ends: tuple[socket.socket, socket.socket] | None = None) -> None:
+        """`ends`: of one that has its end already."""
         self.program = program
         self.what = what
         self.failure: BunriError | None = None
         self.ended = False
         self._sending = threading.Lock()
         self._hearing = threading.RLock()  # and then _sending, for who needs both
-        self._control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control, self._theirs = ends or socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def hand_over(self) -> int:
         """The zygote's end, to be sent or inherited; close it with `handed_over`."""

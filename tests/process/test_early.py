@@ -1,0 +1,83 @@
+"""Runs in: the test process, and programs of their own. What is begun early is used once, or it goes with the program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bunri import early
+
+HERE = Path(__file__).parent
+ROOT = os.geteuid() == 0
+
+
+def said(program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=HERE, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+def test_a_start_uses_what_was_begun() -> None:
+    out = said("""
+from bunri import early
+early.begin()
+probe, zygote = early._begun.probe, early._begun.zygote
+import parts
+from bunri.process import program
+with parts.Plain.start() as worker:
+    assert worker.add(2) == 2
+assert probe.returncode == 0
+print(zygote is None or zygote.process is program.current()._bases[0]._process, early._begun.probe, early._begun.zygote)
+""")
+    assert out == "True None None"
+
+
+def test_what_nobody_asked_for_goes_with_the_program() -> None:
+    pids = said("""
+from bunri import early
+early.begin()
+early.begin()
+print(*[each.pid for each in (early._begun.probe, early._begun.zygote and early._begun.zygote.process) if each])
+""").split()
+    assert len(pids) == (2 if ROOT else 1)
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+
+def test_a_forked_child_has_none_of_it() -> None:
+    out = said("""
+import os
+from bunri import early
+early.begin()
+if os.fork() == 0:
+    os._exit(early._begun.probe is not None or early._begun.zygote is not None)
+print(os.waitstatus_to_exitcode(os.wait()[1]), early._begun.probe.poll())
+""")
+    assert out == "0 None"
+
+
+@pytest.mark.skipif(not ROOT, reason="of an ordinary user's zygote nothing is begun")
+def test_a_zygote_in_other_namespaces_than_the_host_wants_is_ended() -> None:
+    early.begin()
+    begun = early._begun.zygote
+    assert begun is not None
+    other = early.zygote(own_namespace=True)
+    try:
+        assert begun.process.returncode is not None
+        assert other.process.pid != begun.process.pid
+        assert other.own_namespace
+    finally:
+        other.close()
+        early._end()
+
+
+def test_where_no_interpreter_can_be_started_it_is_said_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    early.begin()
+    with pytest.raises(FileNotFoundError, match="/no/such/python"):
+        early.probe()
