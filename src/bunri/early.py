@@ -4,18 +4,20 @@ The probe tries what this host can do (confine/_probe.py). The base zygote impor
 from it (process/_boot.py). Both are fresh interpreters that need nothing of what this process still imports. So a
 command that is going to start workers calls `begin` first, and all three import at the same time. What was not begun
 is started when it is asked for; what nobody asked for is killed at the end.
+
+This module imports little itself: what it imports, the two wait for.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Final
 
@@ -32,15 +34,26 @@ _KEPT: Final = (
 ONE_HEAP: Final = {"MALLOC_ARENA_MAX": "1"}
 
 
-@dataclass
 class Zygote:
     """A base zygote to which nothing was said yet."""
 
-    process: subprocess.Popen[bytes]
-    control: socket.socket
-    theirs: socket.socket  # its end, which it has inherited
-    output: int  # what it prints
-    own_namespace: bool
+    def __init__(self, *, own_namespace: bool) -> None:
+        self.own_namespace = own_namespace
+        self.control, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.output, writer = os.pipe2(os.O_CLOEXEC)  # what it prints
+        number = self.theirs.fileno()
+        arguments = [str(number), "own" if own_namespace else "none", *own_path()]
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, *_FRESH, _BOOT, *arguments],
+                stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, pass_fds=(number,),
+                env={**kept_environment(), **ONE_HEAP}, cwd="/", start_new_session=True,
+            )  # fmt: skip
+        except OSError:
+            self.let_go()
+            raise
+        finally:
+            os.close(writer)
 
     def close(self) -> None:
         """End it."""
@@ -55,12 +68,17 @@ class Zygote:
         os.close(self.output)
 
 
-@dataclass
 class _Begun:
     """What was begun, and nobody has asked for yet."""
 
     probe: subprocess.Popen[bytes] | None = None
     zygote: Zygote | None = None
+
+    def take(self) -> tuple[subprocess.Popen[bytes] | None, Zygote | None]:
+        """Both; from now on they are the caller's."""
+        begun = self.probe, self.zygote
+        self.probe = self.zygote = None
+        return begun
 
 
 _begun = _Begun()
@@ -71,7 +89,19 @@ def begin() -> None:
     with suppress(OSError):  # told to whoever asks
         _begun.probe = _begun.probe or _start_probe()
         if os.geteuid() == 0:
-            _begun.zygote = _begun.zygote or _start_zygote(own_namespace=False)
+            _begun.zygote = _begun.zygote or Zygote(own_namespace=False)
+
+
+@contextmanager
+def imports() -> Generator[None]:
+    """Import without the garbage collector: what modules are made of stays, and is looked through neither now nor at
+    the end of the program, where that would take longer than all else."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def probe() -> subprocess.Popen[bytes]:
@@ -87,7 +117,7 @@ def zygote(*, own_namespace: bool) -> Zygote:
         return begun
     if begun is not None:
         begun.close()
-    return _start_zygote(own_namespace=own_namespace)
+    return Zygote(own_namespace=own_namespace)
 
 
 def own_path() -> tuple[str, ...]:
@@ -115,30 +145,10 @@ def _start_probe() -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
-def _start_zygote(*, own_namespace: bool) -> Zygote:
-    control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    arguments = [str(theirs.fileno()), "own" if own_namespace else "none", *own_path()]
-    process = subprocess.Popen(
-        [sys.executable, *_FRESH, _BOOT, *arguments],
-        stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, pass_fds=(theirs.fileno(),),
-        env={**kept_environment(), **ONE_HEAP}, cwd="/", start_new_session=True,
-    )  # fmt: skip
-    os.close(writer)
-    return Zygote(process, control, theirs, reader, own_namespace)
-
-
-def _taken() -> tuple[subprocess.Popen[bytes] | None, Zygote | None]:
-    """What was begun, which from now on is the caller's."""
-    begun = _begun.probe, _begun.zygote
-    _begun.probe = _begun.zygote = None
-    return begun
-
-
 @atexit.register
 def _end() -> None:
     """Nobody asked."""
-    process, zygote = _taken()
+    process, zygote = _begun.take()
     if process is not None:
         with process:
             process.kill()
@@ -148,7 +158,7 @@ def _end() -> None:
 
 def _let_go_in_child() -> None:
     """What was begun is the parent's."""
-    process, zygote = _taken()
+    process, zygote = _begun.take()
     if process is not None:
         process.returncode = 0  # not ours to wait for
     if zygote is not None:

@@ -6,6 +6,9 @@ import importlib.util
 import os
 import sys
 
+from bunri import early
+
+_START_WORKERS = ("dump", "run")  # of the commands: at once, and where their start is what is waited for
 _MISSING = "bunri: the command needs the packages click and rich. Install them with: pip install 'bunri[cli]'"
 
 
@@ -15,7 +18,10 @@ def main() -> None:
     if any(importlib.util.find_spec(name) is None for name in ("click", "rich")):
         print(_MISSING, file=sys.stderr)
         raise SystemExit(1)
-    from bunri.cli.commands import run
+    if sys.argv[1:2] and sys.argv[1] in _START_WORKERS:
+        early.begin()
+    with early.imports():
+        from bunri.cli.commands import run
 
     raise SystemExit(run())
 

@@ -20,7 +20,7 @@ def command(arguments: tuple[str, ...]) -> int:
         return 0
     from bunri import early
 
-    early.begin()
-    from bunri.apps.dump.command import main
+    with early.imports():
+        from bunri.apps.dump.command import main
 
     return main(arguments)

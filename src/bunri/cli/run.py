@@ -89,10 +89,10 @@ def command(command: tuple[str, ...], cwd: str | None, explain: bool, as_json: b
     """
     from bunri import early
 
-    early.begin()
-    from bunri import BunriError
-    from bunri.cli import denials
-    from bunri.text import printable
+    with early.imports():
+        from bunri import BunriError
+        from bunri.cli import denials
+        from bunri.text import printable
 
     try:
         policy = _policy(**options)

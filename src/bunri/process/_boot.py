@@ -7,6 +7,7 @@ must be executed inside it: only then has the monitor rights over the memory, an
 dumpable (user_namespaces(7), ptrace(2)).
 """
 
+import gc
 import os
 import signal
 import sys
@@ -39,11 +40,14 @@ def main() -> None:
         os.set_inheritable(int(number), True)
         os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", __file__, number, "inherited", *paths])
     sys.path[:0] = paths
+    gc.disable()  # what modules are made of stays: it is looked through neither now nor by those that are forked from here
     import importlib
 
     from bunri.process.zygote import run_base
 
     importlib.import_module("bunri._public")  # every role needs the names: loaded before the fork, they are shared
+    gc.freeze()
+    gc.enable()
     run_base(int(number))
 
 
