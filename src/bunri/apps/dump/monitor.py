@@ -197,7 +197,7 @@ class Reading:
     def _take(self, batch: Batch, chunk: bytes) -> None:
         self._cursor = batch.cursor
         carried = batch.cursor.carried
-        self._kept = (self._kept + chunk)[-carried:] if carried else b""
+        self._kept = _last_of(self._kept, chunk, carried)
         if self._most > 0:
             self._most = max(self._most - batch.packets, 0)
 
@@ -278,6 +278,13 @@ class Reading:
     def _last(self) -> Batch:
         with bunri.deadline(PATIENCE):
             return self._worker().finish()
+
+
+def _last_of(kept: bytes, chunk: bytes, count: int) -> bytes:
+    """The last `count` bytes of both, which are mostly of the chunk alone."""
+    if count <= len(chunk):
+        return chunk[len(chunk) - count :]
+    return (kept + chunk)[-count:]
 
 
 def _can_be_followed(job: Job) -> bool:
