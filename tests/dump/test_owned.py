@@ -23,7 +23,7 @@ from veth import Wire, wire
 
 import bunri
 from bunri import fs
-from bunri.apps.dump import compiler, monitor, resolver
+from bunri.apps.dump import command, compiler, monitor, resolver
 from bunri.apps.dump.bpf import Refused, check
 from bunri.apps.dump.capture import Packet, file_header, record
 from bunri.apps.dump.messages import Batch, Cursor, Job, Place, RingShape, Style
@@ -170,7 +170,8 @@ def test_a_decoder_that_ends_on_a_packet_is_replaced(
     mark: bytes, more: int, dump: Dump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others are printed, that one is reported and kept."""
-    monkeypatch.setattr(monitor, "Decoder", dump_owned.Fragile)
+    for module in (command, monitor):
+        monkeypatch.setattr(module, "Decoder", dump_owned.Fragile)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
     if mark == b"HANGS":
         monkeypatch.setattr(monitor, "PATIENCE", 1.0)

@@ -18,7 +18,7 @@ import bunri
 from bunri.apps.dump import capture
 from bunri.apps.dump.decoder import Decoder
 from bunri.apps.dump.linktypes import LINK_TYPES, described, number_of
-from bunri.apps.dump.messages import Cursor, Instruction, Job, Kind, Style
+from bunri.apps.dump.messages import Cursor, Instruction, Job, Kind, Names, Style
 from bunri.apps.dump.monitor import CHUNK, LONG, Failed, Reading, Source, compile_expression, complain, names_for
 from bunri.apps.dump.options import BadOption, Options, parse
 from bunri.apps.dump.output import Output
@@ -118,13 +118,12 @@ def _read(options: Options) -> int:
 
 def _reading(stream: Source, options: Options, stack: ExitStack) -> int:
     head = beginning(stream)
-    kind = kind_of(head)
-    sys.stdout.flush()
-    said = f"reading from file {options.read}, {described(kind.link)}, snapshot length {kind.snap}"
-    sys.stderr.write(bunri.printable(said) + "\n")
-    if kind.link == 276:
-        sys.stderr.write("Warning: interface names might be incorrect\n")
-    sys.stderr.flush()
+    prints = not options.count and (not options.write or options.prints)
+    job = Job(style_here(options.style), [], prints, bool(options.write), {})
+    names = names_for(stack, options.style.numeric)
+    decoder = _decoder_for(job, names, stack)
+    kind = told_by(decoder, head)
+    _announce(options.read, kind)
     if options.action == "links":
         name, text = LINK_TYPES.get(kind.link, (f"DLT {kind.link}", ""))
         print(f"Data link types for {options.read} (use option -y to set):\n  {name} ({text})")
@@ -139,14 +138,30 @@ def _reading(stream: Source, options: Options, stack: ExitStack) -> int:
 
         print(listing(program, min(options.listing, 3)), end="")
         return 0
-    prints = not options.count and (not options.write or options.prints)
     interfaces = dict(socket.if_nameindex()) if kind.link == 276 else {}
-    job = Job(style_here(options.style), program, prints, bool(options.write), interfaces)
-    names = names_for(stack, options.style.numeric)
-    reading = Reading(Prefixed(head, stream), job, names, options.most, long=is_long(stream))
+    if program or interfaces:  # what the first decoder could not be told
+        job = replace(job, program=program, interfaces=interfaces)
+        decoder.close()
+        decoder = _decoder_for(job, names, stack)
+    reading = Reading(Prefixed(head, stream), job, names, options.most, decoder, long=is_long(stream))
     output = Output(options, stack)
     output.open(kind.link, kind.snap)
     return _print(reading, output, options, kind)
+
+
+def _announce(name: str, kind: Kind) -> None:
+    sys.stdout.flush()
+    said = f"reading from file {name}, {described(kind.link)}, snapshot length {kind.snap}"
+    sys.stderr.write(bunri.printable(said) + "\n")
+    if kind.link == 276:
+        sys.stderr.write("Warning: interface names might be incorrect\n")
+    sys.stderr.flush()
+
+
+def _decoder_for(job: Job, names: Names | None, stack: ExitStack) -> Decoder:
+    decoder = Decoder.start(job, Cursor(), names)
+    stack.callback(decoder.close)
+    return decoder
 
 
 def _print(reading: Reading, output: Output, options: Options, kind: Kind) -> int:
@@ -209,13 +224,19 @@ def beginning(stream: Source) -> bytes:
 
 
 def kind_of(head: bytes) -> Kind:
-    """Link type and length: read by a decoder, as all that is in the file. A capture without packets has them too."""
+    """Link type and length, for whoever has no use for the decoder that told them."""
     job = Job(Style(), [], prints=False, records=False, interfaces={})
-    with Decoder.start(job, Cursor(), None) as worker, bunri.deadline(20):
-        try:
+    with Decoder.start(job, Cursor(), None) as worker:
+        return told_by(worker, head)
+
+
+def told_by(worker: Decoder, head: bytes) -> Kind:
+    """Link type and length: read by a decoder, as all that is in the file. A capture without packets has them too."""
+    try:
+        with bunri.deadline(20):
             kind = worker.kind(head)
-        except bunri.PeerError as fault:
-            raise Failed(f"the beginning of the file could not be read: {fault}") from None
+    except bunri.PeerError as fault:
+        raise Failed(f"the beginning of the file could not be read: {fault}") from None
     if kind.fault:
         raise Failed(bunri.printable(kind.fault, limit=300))
     return kind

@@ -48,16 +48,17 @@ class Decoder(bunri.Compartment):
         self._capture = capture.Capture(cursor, 9 if job.style.nanoseconds else 6)
 
     def kind(self, head: bytes) -> Kind:
-        """What the beginning of a capture says of it."""
+        """What the beginning of a capture says of it. Nothing of it is read yet."""
+        beginning = capture.Capture(Cursor(), 6)
         try:
-            for _ in self._capture.feed(head):
+            for _ in beginning.feed(head):
                 break
         except BadCapture as bad:
-            if self._capture.cursor.first < 0:
+            if beginning.cursor.first < 0:
                 return Kind(bad.said, 0, 0)
-        cursor = self._capture.cursor
+        cursor = beginning.cursor
         if cursor.first < 0 or not cursor.interfaces:
-            said = self._capture.finish() or "the capture file has no Interface Description Blocks"
+            said = beginning.finish() or "the capture file has no Interface Description Blocks"
             return Kind(said, 0, 0)
         return Kind("", cursor.first, cursor.interfaces[0].snap)
 

@@ -104,14 +104,24 @@ def safe(text: bytes) -> bytes:
 class Reading:
     """One capture file, read by decoders that may die."""
 
-    def __init__(self, stream: Source, job: Job, names: Names | None, most: int, *, long: bool = False) -> None:
+    def __init__(
+        self,
+        stream: Source,
+        job: Job,
+        names: Names | None,
+        most: int,
+        decoder: Decoder | None = None,
+        *,
+        long: bool = False,
+    ) -> None:
+        """`most` packets that match; -1: all. `decoder`: one that was started for this job."""
         self._in_turn = long and most < 0 and names is None and _can_be_followed(job)
         self._stream = stream
         self._job = job
         self._names = names
         self._most = most
         self._cursor = Cursor()
-        self._decoder: Decoder | None = None
+        self._decoder = decoder
         self._kept = b""  # the bytes that a decoder carries over: another one needs them
         self._pair: list[Decoder] = []
         self.lost: list[Lost] = []
@@ -159,7 +169,7 @@ class Reading:
         """Two decoders in turn: one prints a piece, while the other notes of it what it needs to print the next one.
 
         False where all is said; true where one decoder has to go on, since one of these died."""
-        pair = self._pair = [Decoder.start(self._job, Cursor(), None) for _ in range(2)]
+        pair = self._pair = [self._worker(), Decoder.start(self._job, Cursor(), None)]
         ahead: deque[tuple[bytes, bunri.Call[Batch], bunri.Call[int]]] = deque()
         more = True
         while True:
