@@ -6,17 +6,19 @@ import os
 import select
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from forked import be, in_child
 
 from bunri.confine import Context, Surround, carry_out, detect, prepare
-from bunri.kernel import prepared, procfs
+from bunri.kernel import prctl, prepared, procfs
 from bunri.plan import Needs, plan
 from bunri.plan import steps as s
 from bunri.policy import Policy, fs
 
+READ_FILE = 1 << 2  # LANDLOCK_ACCESS_FS_READ_FILE
 STATUS = ("uids", "gids", "effective", "permitted", "inheritable", "bounding")
 STEPS: dict[str, tuple[s.AnyStep, ...]] = {
     "root": (
@@ -111,3 +113,28 @@ def test_what_is_not_known_before_the_clone_goes_step_by_step() -> None:
     if not any(isinstance(step, s.MountInRoot) for step in made):
         pytest.skip("no scratch of its own on this host")
     assert in_child(child)
+
+
+def test_path_rules_made_ready_open_what_they_name_and_nothing_else(anyone: str) -> None:
+    if detect().landlock_abi < 1:
+        pytest.skip("no Landlock on this host")
+
+    def child() -> Any:
+        be(anyone)
+        prctl.set_no_new_privs()
+        made = prepare(
+            (s.Landlock(abi=1, handled_fs=READ_FILE, paths=(("/etc/passwd", READ_FILE),)),), Surround(0, 3, 4)
+        )
+        assert made is not None
+        before = is_readable("/etc/passwd"), is_readable("/etc/group")
+        refused = prepared.refused(made.calls)
+        return before, refused, is_readable("/etc/passwd"), is_readable("/etc/group")
+
+    assert in_child(child) == ((True, True), -1, True, False)
+
+
+def is_readable(path: str) -> bool:
+    try:
+        return bool(Path(path).read_text())
+    except PermissionError:
+        return False

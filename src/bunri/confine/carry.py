@@ -239,6 +239,15 @@ def _oom_score(step: s.OomScore, work: _Work) -> None:
 
 
 def _landlock(step: s.Landlock, work: _Work) -> None:
+    ruleset = ruleset_of(step)
+    try:
+        landlock.restrict_self(ruleset)
+    finally:
+        os.close(ruleset)
+
+
+def ruleset_of(step: s.Landlock) -> int:
+    """A descriptor of the step's ruleset, its paths taken from where this process stands."""
     check_landlock(step)
     ruleset = landlock.create_ruleset(fs=step.handled_fs, net=step.handled_net, scoped=step.scoped)
     try:
@@ -247,9 +256,10 @@ def _landlock(step: s.Landlock, work: _Work) -> None:
                 _allow_path(ruleset, path, access)
         for port, access in step.ports:
             landlock.allow_port(ruleset, port, access)
-        landlock.restrict_self(ruleset)
-    finally:
+    except BaseException:
         os.close(ruleset)
+        raise
+    return ruleset
 
 
 def check_landlock(step: s.Landlock) -> None:

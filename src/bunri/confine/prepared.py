@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bunri.confine.carry import SECUREBITS, check_landlock
+from bunri.confine.carry import SECUREBITS, ruleset_of
 from bunri.confine.context import StepFailed
-from bunri.kernel import capability, descriptors, landlock, prctl, prepared, rlimit
+from bunri.kernel import capability, descriptors, prctl, prepared, rlimit
 from bunri.kernel.prepared import Call
 from bunri.plan import steps as s
 
@@ -142,11 +142,12 @@ def _parent_death(step: s.ParentDeath, around: Surround, ready: Ready) -> list[C
 
 
 def _landlock(step: s.Landlock, around: Surround, ready: Ready) -> list[Call] | None:
-    """The ruleset is made here; what restrict_self makes of it is each worker's own domain."""
-    if step.paths or step.ports or step.handled_fs or step.handled_net:
-        return None
-    check_landlock(step)
-    made = landlock.create_ruleset(scoped=step.scoped)
+    """The ruleset is made here, where the same files stand as in the worker's root: none of these steps mounts anything.
+    What restrict_self makes of it is each worker's own domain."""
+    try:
+        made = ruleset_of(step)
+    except OSError:
+        return None  # the worker meets it again, and says which step that was
     try:
         ruleset = descriptors.duplicate_above(made, _HIGH)
     finally:
