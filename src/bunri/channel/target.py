@@ -49,7 +49,7 @@ class Target(Protocol):
 
 def make_stub(cls: type[T], contract: Contract, target: Target, extra: dict[str, Any] | None = None) -> T:
     """A stub of `cls` whose calls go to `target`."""
-    stub: T = object.__new__(_stub_class(cls, contract))
+    stub: T = object.__new__(stub_class(cls, contract))
     object.__setattr__(stub, TARGET, target)
     for name, value in (extra or {}).items():
         object.__setattr__(stub, name, value)
@@ -64,7 +64,7 @@ def target_of(stub: object) -> Any:
 _stub_classes: dict[type, Any] = {}
 
 
-def _stub_class(cls: type[Any], contract: Contract) -> Any:
+def stub_class(cls: type[Any], contract: Contract) -> Any:
     """The generated subclass, made once."""
     found = _stub_classes.get(cls)
     if found is None:

@@ -23,6 +23,7 @@ import msgspec
 from bunri.channel.arena import Arena
 from bunri.channel.link import Link
 from bunri.channel.serving import WorkerSide
+from bunri.channel.target import stub_class
 from bunri.compartment import Compartment
 from bunri.confine import Context, StepFailed, Surround, carry_out, prepare
 from bunri.errors import UsageError
@@ -83,6 +84,8 @@ class Unborn:
         link = Link(sock, takes=takes_descriptors(contract))
         bare = any(isinstance(step, StrictMode) for step in steps)
         self.side = WorkerSide(link, Arena.of_worker(room), contract, compartment, bare=bare)
+        for service in contract.service_contracts:
+            stub_class(service.cls, service)  # a class is dear to make
         self.reseed = _reseeders()
         self.request: MakeWorker | None = None
 
