@@ -43,11 +43,11 @@ class TakenPreLogin(bunri.Compartment):
     def run(self, code: str) -> str:
         return attack(code, control=self._control)
 
-    async def guess(self, user: str, times: int) -> list[bool]:
+    def guess(self, user: str, times: int) -> list[bool]:
         ask = self._login.password
         return [bunri.call(ask, user, bunri.Secret(f"guess {number}")).result() for number in range(times)]
 
-    async def guess_at_once(self, user: str, times: int) -> list[bool]:
+    def guess_at_once(self, user: str, times: int) -> list[bool]:
         calls = [bunri.call(self._login.password, user, bunri.Secret("guess")) for _ in range(times)]
         return [call.result() for call in calls]
 
@@ -61,14 +61,14 @@ class TakenSession(bunri.Compartment):
     def run(self, code: str) -> str:
         return attack(code, control=self._control)
 
-    async def connect(self, port: int, protected: bool) -> str:
+    def connect(self, port: int, protected: bool) -> str:
         try:
             bunri.call(self._data.connect, port, protected).result().close()
         except NoData as fault:
             return str(fault)
         return "connected"
 
-    async def forge(self, path: str) -> None:
+    def forge(self, path: str) -> None:
         bunri.call(self._log.transfer, Transfer("DOWNLOAD", path, True, 1, 1.0)).result()
 
 

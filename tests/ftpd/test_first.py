@@ -6,12 +6,15 @@ import hashlib
 import io
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from ftplib import FTP, error_perm, error_temp
 from pathlib import Path
 
 import pytest
 from ftp_served import Served, pam_service, serving, system_user, written
+
+from bunri.process.serving import DEFAULT_DEADLINE
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +50,12 @@ def test_a_transfer_resumes(shared: Served, pub: Path) -> None:
     with shared.login() as ftp:
         ftp.retrbinary("RETR large", parts.append, rest=1000000)
     assert b"".join(parts) == (pub / "large").read_bytes()[1000000:]
+
+
+def test_a_session_outlives_the_deadline_of_an_ordinary_call(shared: Served) -> None:
+    with shared.login() as ftp:
+        time.sleep(DEFAULT_DEADLINE + 1)
+        assert fetched(ftp, "hello") == b"hello\n"
 
 
 def test_what_is_shared_cannot_be_changed(shared: Served) -> None:

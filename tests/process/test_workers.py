@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -142,6 +143,20 @@ def test_a_deadline_stops_the_work() -> None:
         assert time.monotonic() - begun < 5
         with pytest.raises(bunri.WorkerDied):
             worker.add(1)
+
+
+def test_an_infinite_deadline_lifts_the_default_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bunri.process.serving.DEFAULT_DEADLINE", 0.2)
+
+    async def go() -> None:
+        async with parts.Plain.start() as worker:
+            with bunri.deadline(math.inf):
+                await bunri.call(worker.sleep, 0.6)
+        async with parts.Plain.start() as worker:
+            with pytest.raises(bunri.DeadlineExceeded):
+                await bunri.call(worker.sleep, 0.6)
+
+    asyncio.run(go())
 
 
 def test_the_cpu_budget_of_a_call_is_kept() -> None:

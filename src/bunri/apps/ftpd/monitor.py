@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 
 import bunri
@@ -237,7 +238,8 @@ class Server:
         owners = OwnersHere(self._names) if earned.config.text_userdb_names and not rights.hide_ids else None
         try:
             async with Session.start_under(mine, login.control, data, log_, rights, next_, uploads, owners) as session:
-                await bunri.call(session.serve)
+                with bunri.deadline(inf):  # he stays as long as he is not idle
+                    await bunri.call(session.serve)
         finally:
             data.close()
 

@@ -16,7 +16,6 @@ from bunri.apps.ftpd.messages import Ask, Greeting, Handover, Login, NoData
 CALLS = frozenset((
     "read", "write", "close", "fcntl", "ioctl", "fstat", "newfstatat", "dup3", "close_range",  # its descriptors
     "recvfrom", "sendto", "recvmsg", "getsockname", "getsockopt",  # its two sockets
-    "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait",  # its loop
     "mmap", "munmap", "mremap", "mprotect", "madvise", "brk",  # memory
     "futex", "getpid", "getrandom", "clock_gettime", "rt_sigreturn", "exit_group",
 ))  # fmt: skip
@@ -53,7 +52,7 @@ class PreLogin(bunri.Compartment):
         self._user = ""
         self._failed = 0
 
-    async def talk(self) -> Handover | None:
+    def talk(self) -> Handover | None:
         """Until login: what the session goes on with, bytes that were sent ahead among it. None: he left."""
         self._control.setblocking(True)
         self._greet()

@@ -23,7 +23,10 @@ class Session(bunri.Compartment):
         memory="256M",
         cpu=None,
         open_files=64,
-        syscalls=("sendfile",),  # a file goes out without a copy in this process
+        syscalls=(
+            "sendfile",  # a file goes out without a copy in this process
+            *("epoll_create1", "epoll_ctl", "epoll_wait"),  # pyftpdlib's loop
+        ),
     )
 
     @classmethod
@@ -45,6 +48,6 @@ class Session(bunri.Compartment):
         self._rights = rights
         self._next = next_
 
-    async def serve(self) -> None:
-        """Until the peer leaves. It blocks this process's loop: nobody else is served here."""
+    def serve(self) -> None:
+        """Until the peer leaves."""
         drive(self._control, self._services, self._rights, self._next)
