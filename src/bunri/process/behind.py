@@ -198,9 +198,10 @@ class Behind(ABC):
         if not self.is_ours:
             return
         with self._lock:
-            if self._cause is None or self._cause is CLOSED:
+            is_first = self._cause is None
+            if is_first or self._cause is CLOSED:
                 self._cause, self._cause_error = cause, error
-            if self._exit is not None:
+            if not is_first or self._exit is not None:
                 return
             self.end_it()
         dying = weakref.ref(self)

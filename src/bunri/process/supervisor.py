@@ -47,6 +47,7 @@ class Supervisor:
         self._poll.register(self._reader, select.EPOLLIN)
         self._sources: dict[int, Callable[[], None]] = {}
         self._busy: dict[Watched, int] = {}  # -> quiet ticks
+        self._next_look = 0.0
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._todo: list[Callable[[], None]] = []
@@ -98,8 +99,9 @@ class Supervisor:
     def run_at(self, when: float, action: Callable[[], None]) -> None:
         """Run `action` at `when` (time.monotonic, seconds)."""
         with self._lock:
+            is_next = not self._timers or when < self._timers[0][0]
             heapq.heappush(self._timers, (when, next(self._order), action))
-        if not self.is_current:
+        if is_next and not self.is_current:
             self._wake()
 
     def stop(self) -> None:
@@ -141,9 +143,10 @@ class Supervisor:
     def _patience(self) -> float:
         if self._todo:
             return 0
-        longest = TICK if self._busy else -1.0
+        now = time.monotonic()
+        longest = max(0.0, self._next_look - now) if self._busy else -1.0
         if self._timers:
-            until = max(0.0, self._timers[0][0] - time.monotonic())
+            until = max(0.0, self._timers[0][0] - now)
             return until if longest < 0 else min(longest, until)
         return longest
 
@@ -163,9 +166,10 @@ class Supervisor:
             self._guard(action)
 
     def _look_at_clocks(self) -> None:
-        if not self._busy:
-            return
         now = time.monotonic()
+        if not self._busy or now < self._next_look:
+            return
+        self._next_look = now + TICK
         for worker in list(self._busy):
             seen = False
             try:

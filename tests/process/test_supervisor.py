@@ -1,0 +1,74 @@
+"""Runs in: the test process. The supervisor does what is due, and is not woken for anything else."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from typing import Any
+
+import parts
+import pytest
+
+from bunri.channel.target import target_of
+from bunri.process.supervisor import TICK, Supervisor
+
+
+class Clocks:
+    """Counts how often it is looked at."""
+
+    watched = True
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def tick(self, now: float) -> bool:
+        self.looks += 1
+        return True
+
+
+def test_clocks_are_looked_at_once_a_tick_however_much_happens() -> None:
+    supervisor, clocks = Supervisor(), Clocks()
+    try:
+        begun = time.monotonic()
+        supervisor.watch(clocks)
+        while time.monotonic() - begun < 5 * TICK:
+            supervisor.run_soon(lambda: None)
+            time.sleep(TICK / 20)
+        assert 2 <= clocks.looks <= (time.monotonic() - begun) / TICK + 1
+    finally:
+        supervisor.stop()
+
+
+def test_only_a_timer_that_is_the_next_one_wakes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor, came = Supervisor(), threading.Event()
+    wakes: list[float] = []
+    wake = supervisor._wake
+    try:
+        supervisor.run_at(time.monotonic() + 60, lambda: None)
+        monkeypatch.setattr(supervisor, "_wake", lambda: (wakes.append(time.monotonic()), wake()))
+        supervisor.run_at(time.monotonic() + 120, lambda: None)
+        assert not wakes
+        supervisor.run_at(time.monotonic() + 0.05, came.set)
+        assert len(wakes) == 1 and came.wait(5)
+    finally:
+        supervisor.stop()
+
+
+def test_a_worker_is_killed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    send = signal.pidfd_send_signal
+
+    def counted(pidfd: int, number: int, *more: Any) -> None:
+        sent.append(number)
+        send(pidfd, number, *more)
+
+    worker = parts.Plain.start()
+    assert worker.add(1) == 1
+    monkeypatch.setattr(signal, "pidfd_send_signal", counted)
+    process = worker.process
+    behind = target_of(worker)
+    behind.kill("it was told to")
+    behind.kill("and told so again")
+    assert process.wait().signal == signal.SIGKILL
+    assert sent == [signal.SIGKILL]
