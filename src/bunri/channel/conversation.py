@@ -25,11 +25,11 @@ from bunri.channel.streams import Inflow, Outflow
 from bunri.errors import ProtocolError
 from bunri.wire import MethodContract
 from bunri.wire.frames import (
+    BLOCKING,
     LARGEST_PACKET,
     PLAIN_CALL,
     PLAIN_CALL_BLOCKING,
     Blob,
-    Flag,
     FrameKind,
     Message,
     Reader,
@@ -167,7 +167,7 @@ class Conversation(ABC):
                 self._batch += pack_quick(head, method.number, number, len(body)) + body
             else:
                 self.post(
-                    kind, body, flags=Flag.CALLER_BLOCKS if blocks is Blocks.YES else 0,
+                    kind, body, flags=BLOCKING if blocks is Blocks.YES else 0,
                     obj=obj, method=method.number, call=number, sink=sink, blobs=blobs,
                 )  # fmt: skip
             self.pending[number] = out

@@ -20,7 +20,11 @@ from bunri.errors import ProtocolError
 from bunri.wire.frames import LARGEST_PACKET, MOST_DESCRIPTORS
 
 _DESCRIPTOR_SPACE = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
+# As numbers: `|` of two of socket's flags makes an object of a class, for every packet.
 _NOW = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+_IF_THERE = int(socket.MSG_DONTWAIT)
+_CLOSED_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+_CUT = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
 _PATIENCE = 0.25  # seconds
 _TIMEVAL = struct.pack("@ll", 0, int(_PATIENCE * 1e6))
 _ROOM = LARGEST_PACKET + 1  # one more than allowed, so that a longer packet shows
@@ -58,8 +62,8 @@ class Link:
         """One packet if there is one; None otherwise."""
         try:
             if not self._takes:
-                return self.sock.recv(_ROOM, socket.MSG_DONTWAIT), []
-            return self._receive_with_descriptors(socket.MSG_DONTWAIT)
+                return self.sock.recv(_ROOM, _IF_THERE), []
+            return self._receive_with_descriptors(_IF_THERE)
         except BlockingIOError:
             return None
         except ConnectionResetError:
@@ -85,7 +89,7 @@ class Link:
         """Send if there is room; False if there is none. For the monitor's side."""
         try:
             if descriptors:
-                socket.send_fds(self.sock, [packet], list(descriptors), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+                socket.send_fds(self.sock, [packet], list(descriptors), _NOW)
             else:
                 self.sock.send(packet, _NOW)
         except BlockingIOError:
@@ -108,13 +112,13 @@ class Link:
         self.sock.close()
 
     def _receive_with_descriptors(self, flags: int) -> tuple[bytes, list[int]]:
-        data, control, seen, _ = self.sock.recvmsg(_ROOM, _DESCRIPTOR_SPACE, flags | socket.MSG_CMSG_CLOEXEC)
+        data, control, seen, _ = self.sock.recvmsg(_ROOM, _DESCRIPTOR_SPACE, flags | _CLOSED_ON_EXEC)
         numbers = array.array("i")
         for level, kind, payload in control:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
         descriptors = numbers.tolist()
-        if seen & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+        if seen & _CUT:
             close_all(descriptors)
             raise ProtocolError("a packet, or its descriptors, was longer than the protocol allows")
         return data, descriptors

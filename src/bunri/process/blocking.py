@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
-from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from bunri.errors import UsageError
@@ -46,14 +44,16 @@ def refuse_served(side: MonitorSide, name: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def answering(side: MonitorSide, blocked: bool) -> Generator[None]:
+class answering:
     """Around a service's code: whether its caller can answer a call meanwhile is remembered with the context."""
-    if not blocked:
-        yield
-        return
-    token = serving.set((*serving.get(), side))
-    try:
-        yield
-    finally:
-        serving.reset(token)
+
+    def __init__(self, side: MonitorSide, blocked: bool) -> None:
+        self._side = side if blocked else None
+
+    def __enter__(self) -> None:
+        if self._side is not None:
+            self._token = serving.set((*serving.get(), self._side))
+
+    def __exit__(self, *fault: object) -> None:
+        if self._side is not None:
+            serving.reset(self._token)

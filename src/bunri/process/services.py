@@ -24,7 +24,7 @@ from bunri.errors import Misbehaved, ProtocolError
 from bunri.process.blocking import answering
 from bunri.service import Service
 from bunri.wire import Contract, Kind, MethodContract
-from bunri.wire.frames import Flag, FrameKind, Message
+from bunri.wire.frames import BLOCKING, FrameKind, Message
 from bunri.wire.tables import ObjectTable
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Services:
             close_all(descriptors)
             raise
         args = method.decode_arguments(message.body, self.source(descriptors), blobs)
-        return _Request(message.call, message.obj, method, service, args, bool(message.flags & Flag.CALLER_BLOCKS))
+        return _Request(message.call, message.obj, method, service, args, bool(message.flags & BLOCKING))
 
     def _called(self, message: Message) -> tuple[Service, MethodContract]:
         service, contract = self._table.get(message.obj)

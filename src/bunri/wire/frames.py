@@ -65,7 +65,8 @@ class Flag(IntFlag):
 
 
 _KINDS = {int(kind): kind for kind in FrameKind}
-_FLAGS = int(Flag.CALLER_BLOCKS)
+BLOCKING = int(Flag.CALLER_BLOCKS)  # as a number: `&` of a Flag makes an object of a class, for every message
+_FLAGS = BLOCKING
 
 
 class Blob(NamedTuple):
@@ -142,7 +143,7 @@ def pack_large(
 # What does not compare equal goes the whole way, through `Reader.read`; nothing is refused here, and nothing else accepted.
 _QUICK = struct.Struct("<QIII")
 PLAIN_CALL = int(FrameKind.CALL)
-PLAIN_CALL_BLOCKING = PLAIN_CALL | int(Flag.CALLER_BLOCKS) << 8
+PLAIN_CALL_BLOCKING = PLAIN_CALL | BLOCKING << 8
 PLAIN_REPLY = int(FrameKind.REPLY)
 quick_header: Callable[..., tuple[int, int, int, int]] = _QUICK.unpack_from
 pack_quick: Callable[[int, int, int, int], bytes] = (
