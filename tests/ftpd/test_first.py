@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
-from ftplib import FTP, error_perm, error_temp
+from ftplib import FTP, error_perm, error_temp, parse229
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,20 @@ def test_a_transfer_resumes(shared: Served, pub: Path) -> None:
 def test_a_session_outlives_the_deadline_of_an_ordinary_call(shared: Served) -> None:
     with shared.login() as ftp:
         time.sleep(DEFAULT_DEADLINE + 1)
+        assert fetched(ftp, "hello") == b"hello\n"
+
+
+def test_a_download_whose_peer_resets_it_is_never_said_to_be_complete(shared: Served) -> None:
+    """Also where that happens before the first byte, or between the first ones and the loop."""
+    with shared.login() as ftp:
+        ftp.voidcmd("TYPE I")
+        for _ in range(20):
+            port = parse229(ftp.sendcmd("EPSV"), ("127.0.0.1", ftp.port))[1]
+            with socket.create_connection(("127.0.0.1", port)) as data:
+                data.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close resets
+            assert ftp.sendcmd("RETR large").startswith("150")
+            with pytest.raises(error_temp, match="426"):
+                ftp.voidresp()
         assert fetched(ftp, "hello") == b"hello\n"
 
 

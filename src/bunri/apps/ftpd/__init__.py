@@ -8,6 +8,6 @@
 | tls.py | one a connection with TLS | its own uid; the key, the ciphertext |
 | auth.py | one a password | PAM, as root; or the file of virtual users, with a uid of its own |
 
-engine.py and files.py are what the session runs; messages.py is all that crosses between them. broker.py, favours.py,
+engine.py, transfers.py and files.py are what the session runs; messages.py is all that crosses between them. broker.py, favours.py,
 logs.py, secure.py, accounts.py and listening.py are parts of the monitor.
 """

@@ -11,15 +11,14 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
-from pyftpdlib.exceptions import FilesystemError, _FileReadWriteError
-from pyftpdlib.handlers import DTPHandler, FTPHandler, ThrottledDTPHandler
+from pyftpdlib.exceptions import FilesystemError
+from pyftpdlib.handlers import FTPHandler
 from pyftpdlib.handlers.ftp.producers import BufferedIteratorProducer
 from pyftpdlib.ioloop import IOLoop
 
@@ -27,6 +26,7 @@ import bunri
 from bunri.apps.ftpd.files import Files
 from bunri.apps.ftpd.messages import Data, Handover, Kind, Log, NoData, Owners, Rights, Transfer, Uploads
 from bunri.apps.ftpd.patterns import matches
+from bunri.apps.ftpd.transfers import handler_for, send_at_once
 
 LOWEST_PORT = 1024
 MESSAGE = 4000  # bytes of a folder's message
@@ -105,6 +105,7 @@ class Engine(FTPHandler):
     }
     tcp_no_delay = False  # set by the monitor: a worker sets no options
     unicode_errors = ERRORS
+    producer_fifo: Any
 
     @classmethod
     def prepare(cls) -> None:
@@ -132,7 +133,7 @@ class Engine(FTPHandler):
         self.data_channel: Any = None
         self.timeout = rights.idle
         self.authorizer = Authorizer(rights)
-        self.dtp_handler = _dtp_handler(rights)
+        self.dtp_handler = handler_for(rights)
         super().__init__(control, Server(), ioloop=loop)
         self.authenticated = True
         self.username = rights.user
@@ -155,7 +156,12 @@ class Engine(FTPHandler):
         return more
 
     def push(self, data: str) -> None:
-        super(FTPHandler, self).push(data.encode("utf-8", ERRORS))
+        """At once, as far as there is room and nothing stands before it."""
+        left = data.encode("utf-8", ERRORS)
+        if not self.producer_fifo:
+            left = left[self.send(left) :]
+        if left:
+            super(FTPHandler, self).push(left)
 
     # What is allowed.
 
@@ -351,14 +357,40 @@ class Engine(FTPHandler):
             ask = bunri.call(self._data.connect, port, p) if port else bunri.call(self._data.accept, p)
             connection = ask.result()
         except NoData as fault:
-            self._out_dtp_queue = self._in_dtp_queue = None
-            if file is not None:
-                file.close()
-            self.respond(str(fault))
+            self._give_up(file, str(fault))
             return
         connection.setblocking(False)
-        self.data_channel = self.dtp_handler(connection, self)
+        sent = self._send_at_once(connection, file)
+        if sent is None:
+            return
+        channel = self.dtp_handler(connection, self)
+        if not channel.connected:  # he has reset it already: pyftpdlib would say nothing
+            self._give_up(file, f"426 Transfer aborted; {sent} bytes transmitted.")
+            return
+        channel.tot_bytes_sent = sent
+        self.data_channel = channel
         self._on_dtp_connection()
+
+    def _give_up(self, file: Any, answer: str) -> None:
+        self._out_dtp_queue = self._in_dtp_queue = None
+        if file is not None:
+            file.close()
+        self.respond(answer)
+
+    def _send_at_once(self, connection: socket.socket, file: Any) -> int | None:
+        """A small download ends here. Else: how many bytes of it have gone."""
+        if self._out_dtp_queue is None or file is None or self._current_type == "a" or self._rights.rate:
+            return 0
+        begun = time.monotonic()
+        sent, is_whole = send_at_once(connection, file)
+        if not is_whole:
+            return sent
+        self._out_dtp_queue = None
+        connection.close()  # before the answer (RFC 959, section 3.3)
+        file.close()
+        self.respond("226 Transfer complete.")
+        self.log_transfer("RETR", file.name, False, True, round(time.monotonic() - begun, 3), sent)
+        return None
 
     # The log.
 
@@ -384,7 +416,7 @@ class Engine(FTPHandler):
 
     def logline(self, msg: str, logfun: Any = None) -> None:
         if self._rights.log_lines:
-            bunri.call(self._log.line, _text(msg)).result()
+            self._log.line(_text(msg))
 
     def respond(self, resp: str, logfun: Any = None) -> None:
         self._last_response = resp
@@ -400,60 +432,6 @@ def _mark(path: str) -> str:
 def _text(path: str) -> str:
     """A name as a message can carry it."""
     return path.encode("utf-8", ERRORS).decode("utf-8", "backslashreplace")
-
-
-class Explained:
-    """Why a file could not be written: pyftpdlib loses it."""
-
-    def handle_error(self: Any) -> None:
-        fault = sys.exc_info()[1]
-        if isinstance(fault, _FileReadWriteError) and isinstance(fault.__cause__, OSError):
-            self._resp = (f"426 {fault.__cause__.strerror}; transfer aborted.", None)
-            self.close()
-        else:
-            super().handle_error()  # type: ignore[misc]
-
-
-class Quick(DTPHandler):
-    """A data connection without a rate: fewer and larger system calls."""
-
-    file_obj: Any
-    socket: Any
-    ac_out_buffer_size = 1 << 24  # sendfile takes what the socket has room for
-
-    def __init__(self, sock: socket.socket, cmd_channel: Engine) -> None:
-        super().__init__(sock, cmd_channel)
-        self._room: memoryview | None = None
-
-    def handle_read(self) -> None:
-        if self._data_wrapper is not None:  # lines are to be translated
-            super().handle_read()
-            return
-        if self._room is None:
-            self._room = memoryview(bytearray(1 << 18))
-        try:
-            count = self.socket.recv_into(self._room)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:  # reset: as when he had closed
-            count = 0
-        if not count:
-            self.transfer_finished = True
-            self.handle_close()
-            return
-        self.tot_bytes_received += count
-        try:
-            self.file_obj.write(self._room[:count])
-        except OSError as fault:
-            raise _FileReadWriteError(fault) from fault
-
-    handle_read_event = handle_read  # what the loop calls
-
-
-def _dtp_handler(rights: Rights) -> Any:
-    base = ThrottledDTPHandler if rights.rate else Quick
-    more = {"read_limit": rights.rate, "write_limit": rights.rate} if rights.rate else {}
-    return type("Transfer", (Explained, base), {"timeout": rights.stall, **more})
 
 
 def _turn(loop: Any) -> None:

@@ -51,7 +51,8 @@ class Logs:
         log.info("%s", text)
         if self._syslog:
             syslog.syslog(syslog.LOG_INFO, text)
-        _written(self._own, f"{time.ctime()} [pid {os.getpid()}] {text}\n")
+        if self._own >= 0:
+            _written(self._own, f"{time.ctime()} [pid {os.getpid()}] {text}\n")
 
     def transferred(self, peer: str, rights: Rights, what: Transfer) -> None:
         path = bunri.printable(what.path, limit=4096)
@@ -60,7 +61,7 @@ class Logs:
         word = "OK" if what.complete else "FAIL"
         action = bunri.printable(what.action, limit=20)
         self.event(peer, f"{word} {action}", rights.user, f', "{path}"{size}{rate}')
-        if what.action not in ("DOWNLOAD", "UPLOAD"):
+        if self._xferlog < 0 or what.action not in ("DOWNLOAD", "UPLOAD"):
             return
         fields = (
             time.ctime(), max(round(what.seconds), 1), peer, what.size, path.replace(" ", "_"),
@@ -79,10 +80,10 @@ class LogHere(Log):
         self._peer = peer
         self._rights = rights
 
-    async def transfer(self, what: Transfer) -> None:
+    def transfer(self, what: Transfer) -> None:
         self._logs.transferred(self._peer, self._rights, what)
 
-    async def line(self, text: str) -> None:
+    def line(self, text: str) -> None:
         if self._rights.log_lines:
             said = bunri.printable(text, limit=1000)
             self._logs.event(self._peer, "FTP", self._rights.user, f', "{said}"')
@@ -103,8 +104,7 @@ def _close(*numbers: int) -> None:
 
 def _written(number: int, line: str) -> None:
     """A full disk costs lines of the log, never a session."""
-    if number >= 0:
-        try:
-            os.write(number, line.encode("utf-8", "backslashreplace"))
-        except OSError as fault:
-            log.warning("the log could not be written: %s", fault.strerror)
+    try:
+        os.write(number, line.encode("utf-8", "backslashreplace"))
+    except OSError as fault:
+        log.warning("the log could not be written: %s", fault.strerror)

@@ -172,10 +172,10 @@ class Log(bunri.Service):
 
     @abstractmethod
     @bunri.limit(size="32K")
-    async def transfer(self, what: Transfer) -> None:
+    def transfer(self, what: Transfer) -> None:
         """Something was done to a file, or failed."""
 
     @abstractmethod
     @bunri.limit(size="32K")
-    async def line(self, text: str) -> None:
+    def line(self, text: str) -> None:
         """A command or an answer."""
