@@ -103,6 +103,16 @@ class Async(bunri.Compartment):
             yield i
 
 
+class Unbounded(bunri.Compartment):
+    """No clock ends its calls."""
+
+    policy = bunri.Policy(cpu=None)
+
+    async def wait(self, seconds: float, value: int) -> int:
+        await asyncio.sleep(seconds)
+        return value
+
+
 class Counter(bunri.Service):
     def count(self, by: int) -> int: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 import time
@@ -10,6 +11,7 @@ from typing import Any
 import parts
 import pytest
 
+import bunri
 from bunri.channel.target import target_of
 from bunri.process.supervisor import TICK, Supervisor
 
@@ -72,3 +74,29 @@ def test_a_worker_is_killed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     behind.kill("and told so again")
     assert process.wait().signal == signal.SIGKILL
     assert sent == [signal.SIGKILL]
+
+
+def test_a_call_that_no_clock_ends_is_let_rest_and_a_new_budget_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bunri.process.supervisor._QUIET", 2)
+
+    async def go() -> None:
+        async with parts.Unbounded.start() as worker:
+            side = target_of(worker).side
+            begun = bunri.call(worker.wait, 60.0, 1)
+            for _ in range(100):
+                if not side.watched:
+                    break
+                await asyncio.sleep(TICK)
+            assert not side.watched and not begun.done()
+            worker.process.narrow(parts.Unbounded.policy.with_(wall="100ms"))
+            with pytest.raises(bunri.WorkerDied, match="wall time"):
+                await begun
+        async with parts.Unbounded.start() as worker:
+            side = target_of(worker).side
+            with bunri.deadline(60):
+                begun = bunri.call(worker.wait, 1.0, 1)
+            await asyncio.sleep(20 * TICK)
+            assert side.watched
+            assert await begun == 1
+
+    asyncio.run(go())

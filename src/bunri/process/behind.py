@@ -50,6 +50,11 @@ class Behind(ABC):
         """Whether two messages of it are due before it is open."""
         return self.waits
 
+    @property
+    def has_budget(self) -> bool:
+        """Whether its policy bounds the time of its calls."""
+        return False
+
     def __init__(
         self, program: Program, contract: Contract, policy: Policy, loop: asyncio.AbstractEventLoop | None
     ) -> None:

@@ -243,6 +243,10 @@ class Worker(Behind):
         except OSError:
             return 0  # it has just ended
 
+    @property
+    def has_budget(self) -> bool:
+        return self.cpu_budget is not None or self.wall_budget is not None
+
     def check_budget(self, out: Outgoing, now: float) -> None:
         """Kill it if this call has used up its policy's time."""
         if not self.side.open:
@@ -324,6 +328,7 @@ class Worker(Behind):
             self.group.lower(narrowed.memory)
         self.cpu_budget, self.wall_budget, self.policy = narrowed.cpu, narrowed.wall, policy
         self._report = None
+        self.side.watch()  # the budgets may be its first
         return self.report()
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -304,7 +305,14 @@ class MonitorSide(Conversation):
                 self._expire(out, now)
                 continue
             self.worker.check_budget(out, now)
-        return bool(outs)
+        return any(map(self._is_timed, outs))
+
+    def _is_timed(self, out: Outgoing) -> bool:
+        """Whether a call must be looked at again. One that no clock ends may last for hours: a new one, or a new budget,
+        asks for looks again."""
+        if self.loop is None or not self.open or self.worker.has_budget:
+            return True
+        return out.until is not None and out.until < math.inf
 
     def _read_if_nobody_does(self) -> None:
         """Calls are out, and no thread has been reading since the last tick."""
