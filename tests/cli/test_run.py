@@ -345,18 +345,21 @@ def test_while_it_is_stopped_the_command_stands_still() -> None:
     command = [*COMMAND, "run", "--", "sh", "-c", "while :; do echo on; sleep 0.02; done"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as process:
         assert process.stdout is not None and process.stdout.readline() == b"on\n"
-        process.send_signal(signal.SIGTSTP)
-        assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
-        time.sleep(0.2)
-        os.set_blocking(process.stdout.fileno(), False)
-        process.stdout.read()
-        time.sleep(0.5)
-        assert process.stdout.read() is None
-        process.send_signal(signal.SIGCONT)
-        os.set_blocking(process.stdout.fileno(), True)
-        assert process.stdout.readline() == b"on\n"
-        process.terminate()
-    assert process.returncode == 128 + signal.SIGTERM
+        try:
+            process.send_signal(signal.SIGTSTP)
+            assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+            time.sleep(0.2)
+            os.set_blocking(process.stdout.fileno(), False)
+            process.stdout.read()
+            time.sleep(0.5)
+            assert process.stdout.read() is None
+            process.send_signal(signal.SIGCONT)
+            os.set_blocking(process.stdout.fileno(), True)
+            assert process.stdout.readline() == b"on\n"
+            process.terminate()
+            assert process.wait(20) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
 
 
 def test_when_it_is_killed_the_command_ends() -> None:

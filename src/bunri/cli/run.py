@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bunri.policy import FileGrant
 
 NOT_STARTED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
-_TOLD_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_TOLD_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
 
 
 class NotStarted(click.UsageError):
@@ -250,27 +250,26 @@ class _Told:
             if signal.getsignal(number) is signal.SIG_IGN:
                 continue  # as nohup wants it, and a shell for what it runs in the background
             signal.signal(number, lambda number, _: self._on_signal(number))
-        if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
-            signal.signal(signal.SIGTSTP, lambda number, _: self._on_stop())
 
     def _on_signal(self, number: int) -> None:
         if self._process is None:
             self._early.append(number)
+        elif number == signal.SIGTSTP:
+            _stand_still_with(self._process)
         else:
             self._process.signal(number)
-
-    def _on_stop(self) -> None:
-        """The command stands still as long as we do. It has a session of its own, where SIGTSTP would stop nothing."""
-        if self._process is not None:
-            self._process.signal(signal.SIGSTOP)
-        os.kill(os.getpid(), signal.SIGSTOP)
-        if self._process is not None:
-            self._process.signal(signal.SIGCONT)
 
     def tell(self, process: Process) -> None:
         self._process = process
         for number in self._early:
-            process.signal(number)
+            self._on_signal(number)
+
+
+def _stand_still_with(process: Process) -> None:
+    """Until we are told to go on. It has a session of its own, where SIGTSTP would stop nothing."""
+    process.signal(signal.SIGSTOP)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    process.signal(signal.SIGCONT)
 
 
 def _attend(process: Process, terminals: list[int]) -> Exit:
