@@ -189,8 +189,8 @@ class TemplateHandle(Zygote):
             worker.attendant = Attendant(worker, charge)
         if self.told_filter:
             worker.refused = Denials(self.settled, self.program.host.arch, worker.describe)
-        self.workers[worker.number] = worker
         worker.output = self._output(worker, made.reader)
+        self.workers[worker.number] = worker
         uid, gid = (identity.uid, identity.gid) if identity is not None else (None, None)
         groups = identity.groups if identity is not None else ()
         request = MakeWorker(worker.number, self.cls.__qualname__, uid, gid, groups, arenas.SIZE)
