@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -33,8 +34,8 @@ def granted() -> Iterator[Path]:
         shutil.rmtree(top)
 
 
-@pytest.fixture
-def port() -> Iterator[int]:
+@contextlib.contextmanager
+def a_port() -> Iterator[int]:
     """A port of loopback where nobody listens, of those that the compartments know. Its UDP port says to a run of these
     tests beside this one that it is taken."""
     import brokered
@@ -51,6 +52,19 @@ def port() -> Iterator[int]:
             yield each
             return
     pytest.skip("every port of the range is taken")
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with a_port() as number:
+        yield number
+
+
+@pytest.fixture
+def nobody() -> Iterator[int]:
+    """Another one, where nobody will listen."""
+    with a_port() as number:
+        yield number
 
 
 @pytest.fixture

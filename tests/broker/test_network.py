@@ -52,8 +52,7 @@ def test_create_connection_works_as_it_is(echo: int, timeout: float | None) -> N
             assert worker.talk("127.0.0.1", echo, b"abc", timeout) == b"cba"
 
 
-def test_a_socket_whose_connection_was_refused_may_try_again(echo: int) -> None:
-    nobody = next(number for number in brokered.PORTS if number != echo and not listens(number))
+def test_a_socket_whose_connection_was_refused_may_try_again(echo: int, nobody: int) -> None:
     code = f"""
 s = socket.socket()
 got = [s.connect_ex(("127.0.0.1", {nobody})) for _ in range(3)]
@@ -64,11 +63,6 @@ result = [*map(errno.errorcode.get, got), s.recv(10)]
     grants = net.connect("127.0.0.1", echo), net.connect("127.0.0.1", nobody)
     with brokered.Connects.start_under(towards(*grants)) as worker:
         assert worker.run_code(code) == "['ECONNREFUSED', 'ECONNREFUSED', 'ECONNREFUSED', b'cba']"
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as trial:
-        return trial.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_granted_name_is_looked_up_in_the_worker_too(echo: int) -> None:

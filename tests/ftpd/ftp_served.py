@@ -70,12 +70,12 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *arguments: str) -> Iterator[Served]:
-    """`bunri ftpd` with these arguments, until the block ends."""
+def serving(folder: Path, *arguments: str, first: str = "pass") -> Iterator[Served]:
+    """`bunri ftpd` with these arguments, until the block ends. `first`: what its process does before all else."""
     log = folder / f"server-{secrets.token_hex(4)}.log"
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bunri", "ftpd", "--drain", "0", *arguments],
+            [sys.executable, "-c", f"{first}\nfrom bunri.cli import main\nmain()", "ftpd", "--drain", "0", *arguments],
             stdout=subprocess.PIPE, stderr=stream, text=True,
         )  # fmt: skip
     try:

@@ -16,8 +16,6 @@ from pathlib import Path
 import pytest
 from ftp_served import Served, pam_service, serving, system_user, written
 
-from bunri.process.serving import DEFAULT_DEADLINE
-
 pytestmark = pytest.mark.slow
 
 
@@ -54,9 +52,10 @@ def test_a_transfer_resumes(shared: Served, pub: Path) -> None:
     assert b"".join(parts) == (pub / "large").read_bytes()[1000000:]
 
 
-def test_a_session_outlives_the_deadline_of_an_ordinary_call(shared: Served) -> None:
-    with shared.login() as ftp:
-        time.sleep(DEFAULT_DEADLINE + 1)
+def test_a_session_outlives_the_deadline_of_an_ordinary_call(tmp_path: Path, pub: Path) -> None:
+    soon = "from bunri.process import serving; serving.DEFAULT_DEADLINE = 3.0"
+    with serving(tmp_path, "--share", str(pub), first=soon) as server, server.login() as ftp:
+        time.sleep(4)
         assert fetched(ftp, "hello") == b"hello\n"
 
 
