@@ -232,6 +232,16 @@ def test_threat_08_crashes_end_in_a_fresh_layout() -> None:
     assert program.current().held_back("owned") > 0
 
 
+def test_threat_08_crashes_of_one_layout_end_it_once() -> None:
+    """However many workers it still has: their deaths hold nobody up twice."""
+    workers = [owned.Owned.start() for _ in range(3 * program.DEATHS)]
+    before = program.current()._back_off.get("owned", 0)
+    for worker in workers:
+        with pytest.raises(bunri.WorkerDied, match="SIGSEGV"):
+            worker.run_code("ctypes.string_at(8)")
+    assert program.current()._back_off["owned"] == before + 1
+
+
 def test_threat_08_control() -> None:
     """In a process without threads, as templates are."""
     code = """

@@ -141,11 +141,14 @@ class Program:
 
     # deaths --------------------------------------------------------------------------------------------------------
 
-    def note_death(self, module: str) -> None:
+    def note_death(self, role: Role) -> None:
         """A worker died by a signal that nobody here sent. Many such deaths are somebody's experiments on one memory
-        layout."""
-        now = time.monotonic()
+        layout; those of a layout from which nothing is started any more tell nobody anything of the next."""
+        module, now = role.module, time.monotonic()
         with self.lock:
+            current = self._roles.get(role.key)
+            if role.base is not (current.base if current is not None else self._bases[-1]):
+                return
             deaths = self._deaths.setdefault(module, deque(maxlen=DEATHS))
             deaths.append(now)
             self._last_death[module] = now
@@ -153,17 +156,18 @@ class Program:
                 return
             deaths.clear()
             self._back_off[module] = self._back_off.get(module, 0) + 1
-            role = self._roles.pop(module, None)
+            worn_out = [each for each in self._roles.values() if each.module == module]
+            for each in worn_out:
+                del self._roles[each.key]
+            self._bases.append(Base(self))
         log.warning(
             "%d workers of %s died by signals within %.0f s: its zygotes are executed afresh, and starts are held back",
             DEATHS,
             module,
             WITHIN,
         )
-        if role is not None:
-            role.retire()
-        with self.lock:
-            self._bases.append(Base(self))
+        for each in worn_out:
+            each.retire()
 
     def held_back(self, module: str) -> float:
         """Seconds that the next start of the module's classes has to wait. HostError when there were too many deaths.

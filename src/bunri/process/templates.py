@@ -292,7 +292,7 @@ class TemplateHandle(Zygote):
             worker = self.workers.get(message.number)
             if worker is not None:
                 if message.signal not in (None, signal.SIGKILL):
-                    self.program.note_death(self.cls.__module__)
+                    self.program.note_death(self.role)
                 worker.on_ended(Exit(message.code, message.signal))
         return False
 
