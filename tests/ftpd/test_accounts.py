@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pwd
 import re
 import signal
 import subprocess
@@ -18,6 +19,9 @@ import pytest
 from ftp_served import ROOT, Served, refused, serving, written
 
 import bunri
+from bunri.apps.ftpd.accounts import account
+from bunri.apps.ftpd.config import Config
+from bunri.apps.ftpd.messages import Kind
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +92,39 @@ def test_a_listed_user_is_not_asked_for_a_password(virtual: Served) -> None:
         assert ftp.getwelcome() == "220 Welcome"
         with pytest.raises(error_perm, match="530 Permission denied"):
             ftp.sendcmd("USER carol")
+
+
+def test_names_are_not_tried_through(virtual: Served) -> None:
+    """One that may not log in counts as a wrong password."""
+    with FTP(timeout=10) as ftp:
+        ftp.connect("127.0.0.1", virtual.port)
+        for _ in range(2):
+            with pytest.raises(error_perm, match="530 Permission denied"):
+                ftp.sendcmd("USER carol")
+        with pytest.raises((EOFError, OSError)):
+            ftp.sendcmd("USER alice")
+
+
+def test_a_name_cannot_say_another_address_in_the_log(virtual: Served) -> None:
+    with pytest.raises(error_perm, match="530"):
+        virtual.login('x] FAIL LOGIN: Client "192.0.2.77", "', "wrong")
+    assert virtual.says('[x\\x5d FAIL LOGIN: Client \\x22192.0.2.77\\x22, \\x22] FAIL LOGIN: Client "127.0.0.1"')
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can give a folder to somebody")
+def test_a_root_that_its_user_may_write_is_refused(tmp_path: Path) -> None:
+    """By whatever bit he may."""
+    nobody = pwd.getpwnam("nobody")
+    config = Config(listen=True, local_enable=True, guest_enable=True, guest_username="nobody", write_enable=True,
+                    local_root=str(tmp_path), virtual_use_local_privs=True)  # fmt: skip
+    for uid, gid, mode in ((nobody.pw_uid, 0, 0o755), (0, nobody.pw_gid, 0o775), (0, 0, 0o757)):
+        os.chown(tmp_path, uid, gid)
+        tmp_path.chmod(mode)
+        with pytest.raises(bunri.UsageError, match="may write there"):
+            account(config, "alice", Kind.GUEST, tls=False)
+    tmp_path.chmod(0o775)
+    os.chown(tmp_path, 0, 0)
+    assert account(config, "alice", Kind.GUEST, tls=False).root == str(tmp_path)
 
 
 def test_a_users_own_file_takes_rights_from_him(virtual: Served, ground: Path) -> None:

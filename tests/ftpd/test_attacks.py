@@ -26,9 +26,9 @@ import bunri
 from bunri.apps.ftpd.accounts import account
 from bunri.apps.ftpd.broker import DataHere
 from bunri.apps.ftpd.config import Config
+from bunri.apps.ftpd.logins import LoginHere
 from bunri.apps.ftpd.logs import LogHere, Logs
-from bunri.apps.ftpd.messages import Greeting, Handover, Kind
-from bunri.apps.ftpd.monitor import LoginHere
+from bunri.apps.ftpd.messages import Greeting, Handover, Kind, NoData
 from bunri.apps.ftpd.prelogin import CALLS
 
 pytestmark = pytest.mark.slow
@@ -64,9 +64,11 @@ class Counted(LoginHere):
     """Counts how many passwords were looked at."""
 
     looked_at = 0
+    asked = b""  # the last one
 
     async def _right(self, kind: Kind, user: str, password: bunri.Secret) -> bool:
         self.looked_at += 1
+        self.asked = bytes(password.reveal())
         return await super()._right(kind, user, password)
 
 
@@ -405,3 +407,27 @@ def test_a_killed_prelogin_worker_ends_its_own_connection_only(server: Served) -
 def test_a_killed_session_ends_its_own_connection_only(server: Served) -> None:
     with server.login() as other, server.login() as victim:
         only_this_one_notices(server, victim, other, server.login)
+
+
+def test_a_login_that_earns_nothing_does_not_tell_whether_the_password_was_right() -> None:
+    """root's, say: a password that cannot be right is asked about in its place, and takes as long as any wrong one."""
+    config = replace(CONFIG, guest_username="root")
+
+    async def go() -> None:
+        with connection() as (control, _):
+            login = Counted(control, config, "127.0.0.1", Logs(config))
+            assert not await login.password("alice", bunri.Secret("right"))
+            assert login.looked_at == 1 and login.asked != b"right"
+
+    asyncio.run(go())
+
+
+def test_a_port_that_cannot_be_had_is_an_answer() -> None:
+    async def go() -> None:
+        with connection() as (control, _), socket.create_server(("127.0.0.1", 0)) as other:
+            config = replace(CONFIG, connect_from_port_20=True, ftp_data_port=other.getsockname()[1])
+            data = DataHere(control, config, None, only_tls=False)
+            with pytest.raises(NoData, match="Address already in use"):
+                await data.connect(5000, protected=False)
+
+    asyncio.run(go())

@@ -23,8 +23,8 @@ from ftp_served import ROOT, Served, serving, written
 import bunri
 from bunri.apps.ftpd.auth import Passwords, set_password
 from bunri.apps.ftpd.config import Config
+from bunri.apps.ftpd.logins import LoginHere
 from bunri.apps.ftpd.logs import Logs
-from bunri.apps.ftpd.monitor import LoginHere
 from bunri.process import program
 
 pytestmark = pytest.mark.slow
@@ -224,6 +224,28 @@ def test_sessions_may_end_what_they_do(place: Path, pub: Path) -> None:
             ftp.quit()
         server.process.wait(15)
         assert time.monotonic() - begun < 10
+
+
+def test_whose_workers_die_again_and_again_waits_and_nobody_else_does(place: Path, pub: Path) -> None:
+    """A fault of memory in a worker is the peer's who feeds it; that starts are then held back is not for all."""
+    here = str(Path(__file__).parent)
+    owned = f"import sys; sys.path.insert(0, {here!r})\nimport crashing\nfrom bunri.apps.ftpd import monitor\nmonitor.PreLogin = crashing.Crashing"
+    with serving(place, "--share", str(pub), first=owned) as server, contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", server.port)
+        peers = [stack.enter_context(socket.create_connection(address, 20)) for _ in range(20)]
+        for peer in peers:
+            assert peer.recv(100).startswith(b"220")
+        for peer in peers:
+            peer.sendall(b"CRASH\r\n")
+        for peer in peers:
+            with contextlib.suppress(ConnectionResetError):
+                assert peer.recv(100) == b""
+        with socket.create_connection(address, 20) as again:
+            assert again.recv(100) == b"421 Please try again in a minute.\r\n"
+        with FTP(timeout=20, source_address=("127.0.0.2", 0)) as other:
+            other.connect(*address)
+            other.login()
+            assert "hello" in other.nlst()
 
 
 @pytest.mark.skipif(not ROOT or os.path.exists("/dev/log"), reason="takes the place of the host's syslog")

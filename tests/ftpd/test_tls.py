@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from ftplib import FTP, FTP_TLS, error_perm
 from pathlib import Path
@@ -134,6 +137,41 @@ def test_commands_in_clear_text_before_the_handshake_are_forgotten(strict: Serve
         ftp.file = ftp.sock.makefile(mode="r", encoding="utf-8")
         with pytest.raises(error_perm, match="503 Login with USER"):
             ftp.sendcmd("PASS x")
+
+
+def test_what_was_said_to_be_sent_is_sent_before_the_end(lax: tuple[Served, Path]) -> None:
+    """The key's process still has the end of the file when the session that sent it is over."""
+    server, drop = lax
+    content = os.urandom(2_840_000)
+    (drop / "tail").write_bytes(content)
+    with secure(server) as ftp:
+        ftp.prot_p()
+        ftp.voidcmd("TYPE I")
+        with socket.socket() as plain:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # what is not read stays there
+            plain.settimeout(20)
+            plain.connect(ftp.makepasv())
+            ftp.putcmd("RETR tail")
+            with ftp.context.wrap_socket(plain) as data:
+                assert ftp.getresp().startswith("150")
+                got = bytearray()
+                while not select.select([ftp.sock], [], [], 0.3)[0]:
+                    got += data.recv(65536)
+                assert ftp.voidresp().startswith("226")
+                assert len(got) < len(content)
+                ftp.quit()
+                time.sleep(0.5)
+                while part := data.recv(65536):
+                    got += part
+    assert got == content
+
+
+def test_a_farewell_is_heard(strict: Served) -> None:
+    for _ in range(10):
+        with FTP_TLS(timeout=10, context=ssl._create_unverified_context()) as ftp:
+            ftp.connect("127.0.0.1", strict.port)
+            ftp.auth()
+            assert ftp.sendcmd("QUIT").startswith("221")
 
 
 def test_files_go_both_ways(lax: tuple[Served, Path]) -> None:

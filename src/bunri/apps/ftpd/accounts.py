@@ -1,6 +1,6 @@
-"""Runs in: the monitor, after a login was right. What a login earned: a user, a root, and what its session does.
+"""Runs in: the monitor. What a right login earns: a user, a root, and what its session does.
 
-Nothing here comes from the peer but the name, and that has been authenticated.
+Nothing here comes from the peer but the name. It is worked out before the password is looked at, and changes nothing.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pwd
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import bunri
@@ -109,23 +110,31 @@ def _folder(path: str) -> str:
     return found
 
 
-def _listed(c: Config) -> set[str]:
-    return set(names_in(c.chroot_list_file))
+def _listed(c: Config) -> frozenset[str]:
+    return names_in(c.chroot_list_file)
 
 
-def names_in(file: str) -> list[str]:
+def names_in(file: str) -> frozenset[str]:
     """The names of a list file, one a line. UsageError if it cannot be read."""
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        info = os.stat(file)
+        return _names_in(file, (info.st_ino, info.st_size, info.st_mtime_ns))
     except (OSError, UnicodeDecodeError) as fault:
         raise bunri.UsageError(f"{file}: {fault}") from None
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+@lru_cache(maxsize=8)
+def _names_in(file: str, _state: tuple[int, ...]) -> frozenset[str]:
+    """Read again only when it has changed: strangers say names as fast as they like."""
+    lines = Path(file).read_text(encoding="utf-8").splitlines()
+    return frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
 
 
 def _refuse_writable(home: str, entry: pwd.struct_passwd | None) -> None:
     info = os.stat(home)
     owns = entry is not None and info.st_uid == entry.pw_uid and info.st_mode & 0o200
-    if owns or info.st_mode & 0o002:
+    shares = entry is not None and info.st_mode & 0o020 and info.st_gid in os.getgrouplist(entry.pw_name, entry.pw_gid)
+    if owns or shares or info.st_mode & 0o002:
         raise bunri.UsageError(
             f"{home} is its root, and it may write there. Set allow_writeable_chroot=YES to allow it"
         )

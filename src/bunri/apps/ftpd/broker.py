@@ -86,7 +86,10 @@ class DataHere(Data):
             raise NoData("Illegal PORT command.")
         await self._not_too_often()
         self.close()
-        connection = self._socket(self._config.ftp_data_port if self._config.connect_from_port_20 else 0)
+        try:
+            connection = self._socket(self._config.ftp_data_port if self._config.connect_from_port_20 else 0)
+        except OSError as fault:
+            raise NoData(f"No data connection: {fault.strerror}.") from None
         try:
             async with asyncio.timeout(self._config.connect_timeout):
                 await asyncio.get_running_loop().sock_connect(connection, (self._peer, port))
@@ -101,7 +104,10 @@ class DataHere(Data):
     def _bound_for_peer(self) -> socket.socket:
         low, high = self._config.pasv_min_port, self._config.pasv_max_port
         if not (low or high):
-            return self._socket(0)
+            try:
+                return self._socket(0)
+            except OSError as fault:
+                raise NoData(f"No data connection: {fault.strerror}.") from None
         ports = range(max(low, LOWEST_PORT), (high or 65535) + 1)
         for port in random.sample(ports, len(ports)) if len(ports) < 2000 else random.sample(ports, 2000):
             try:

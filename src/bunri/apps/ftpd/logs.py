@@ -46,7 +46,7 @@ class Logs:
 
     def event(self, peer: str, what: str, user: str | None = None, more: str = "") -> None:
         """A line of vsftpd's own style."""
-        who = f"[{bunri.printable(user, limit=128)}] " if user is not None else ""
+        who = f"[{_name(user)}] " if user is not None else ""
         text = f'{who}{what}: Client "{peer}"{more}'
         log.info("%s", text)
         if self._syslog:
@@ -60,7 +60,7 @@ class Logs:
         size = f", {what.size} bytes" if what.action in ("DOWNLOAD", "UPLOAD") else ""
         word = "OK" if what.complete else "FAIL"
         action = bunri.printable(what.action, limit=20)
-        self.event(peer, f"{word} {action}", rights.user, f', "{path}"{size}{rate}')
+        self.event(peer, f"{word} {action}", rights.user, f', "{_quotable(path)}"{size}{rate}')
         if self._xferlog < 0 or what.action not in ("DOWNLOAD", "UPLOAD"):
             return
         fields = (
@@ -85,7 +85,7 @@ class LogHere(Log):
 
     def line(self, text: str) -> None:
         if self._rights.log_lines:
-            said = bunri.printable(text, limit=1000)
+            said = _quotable(bunri.printable(text, limit=1000))
             self._logs.event(self._peer, "FTP", self._rights.user, f', "{said}"')
 
 
@@ -100,6 +100,15 @@ def _close(*numbers: int) -> None:
     for number in numbers:
         if number >= 0:
             os.close(number)
+
+
+def _name(user: str) -> str:
+    return _quotable(bunri.printable(user, limit=128)).replace("]", "\\x5d")
+
+
+def _quotable(text: str) -> str:
+    """Without the quotes that an address stands in: no peer writes a second one into a line."""
+    return text.replace('"', "\\x22")
 
 
 def _written(number: int, line: str) -> None:

@@ -7,11 +7,14 @@ its own accept, attempts are counted here, and no message carries an address or 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
+import resource
 import signal
 import socket
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,95 +23,46 @@ from pathlib import Path
 
 import bunri
 from bunri import broker
-from bunri.apps.ftpd.accounts import Account, account, names_in
-from bunri.apps.ftpd.auth import LONGEST, Pam, Passwords
+from bunri.apps.ftpd.accounts import Account
+from bunri.apps.ftpd.auth import Passwords
 from bunri.apps.ftpd.broker import DataHere
 from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.favours import OwnersHere, UploadsHere
 from bunri.apps.ftpd.listening import listener_for, notify
+from bunri.apps.ftpd.logins import LoginHere, first_line
 from bunri.apps.ftpd.logs import LogHere, Logs
-from bunri.apps.ftpd.messages import Ask, Greeting, Handover, Kind, Login, NoData
+from bunri.apps.ftpd.messages import Greeting, Handover, NoData
 from bunri.apps.ftpd.prelogin import PreLogin
-from bunri.apps.ftpd.secure import Secure
 from bunri.apps.ftpd.session import Session
 from bunri.apps.ftpd.tls import Tls
 
 log = logging.getLogger("bunri.ftpd")
-ANONYMOUS = ("anonymous", "ftp")
+CRASHES = 3  # of workers of one peer, within WITHIN: from then on he is turned away for as long
+WITHIN = 60.0  # seconds
 
 
-class LoginHere(Login):
-    """The logins of one connection: `account` is what it earned."""
+class Crashes:
+    """Peers whose workers died by signals. Many such deaths hold up every start, so no peer may cause many."""
 
-    def __init__(self, control: socket.socket, config: Config, peer: str, logs: Logs) -> None:
-        self.control = control  # what the session will get: its plain end, once there is TLS
-        self.secure: Secure | None = None
-        self._config = config
-        self._peer = peer
-        self._logs = logs
-        self._tried = 0
-        self.account: Account | None = None
+    def __init__(self) -> None:
+        self._times: dict[str, deque[float]] = {}
 
-    async def user(self, name: str) -> Ask:
-        c = self._config
-        if c.userlist_enable and (name in names_in(c.userlist_file)) == c.userlist_deny:
-            return Ask.DENIED
-        if c.ssl_enable:
-            guest = self._kind(name) is Kind.ANONYMOUS
-            if self.secure is None and (c.force_anon_logins_ssl if guest else c.force_local_logins_ssl):
-                return Ask.NEEDS_TLS
-            if self.secure is not None and guest and not c.allow_anon_ssl:
-                return Ask.NO_TLS
-        return Ask.PASSWORD
+    def note(self, peer: str) -> None:
+        """One of his workers died."""
+        self._times.setdefault(_network(peer), deque(maxlen=CRASHES)).append(time.monotonic())
 
-    async def tls(self) -> socket.socket:
-        if not self._config.ssl_enable or self.secure is not None:
-            raise bunri.Misbehaved("it asked for TLS twice, or where there is none")
-        self.secure = Secure.start(self._config)
-        self.control = await self.secure.control(self.control)
-        return self.control.dup()
+    def too_many(self, peer: str) -> bool:
+        """Whether he has to wait."""
+        oldest = time.monotonic() - WITHIN
+        self._times = {each: times for each, times in self._times.items() if times[-1] > oldest}
+        times = self._times.get(_network(peer))
+        return times is not None and len(times) == CRASHES and times[0] > oldest
 
-    def close(self) -> None:
-        if self.secure is not None:
-            self.secure.close()
-            self.control.close()
 
-    async def password(self, user: str, password: bunri.Secret) -> bool:
-        self._tried += 1
-        if self.account is not None or self._tried > self._config.max_login_fails:
-            raise bunri.Misbehaved("it asked for one login more than there are")
-        kind = self._kind(user)
-        if await self.user(user) is Ask.PASSWORD and await self._right(kind, user, password):
-            try:
-                self.account = account(self._config, user, kind, tls=self.secure is not None)
-            except (bunri.UsageError, OSError) as fault:
-                log.warning("%s: the login was right, and the account is not: %s", self._peer, fault)
-        self._logs.event(self._peer, "OK LOGIN" if self.account else "FAIL LOGIN", user)
-        if self.account is None:
-            await asyncio.sleep(self._config.delay_failed_login)
-        return self.account is not None
-
-    def _kind(self, user: str) -> Kind:
-        if self._config.anonymous_enable and user.lower() in ANONYMOUS:
-            return Kind.ANONYMOUS
-        return Kind.GUEST if self._config.guest_enable else Kind.LOCAL
-
-    async def _right(self, kind: Kind, user: str, password: bunri.Secret) -> bool:
-        c = self._config
-        if kind is Kind.ANONYMOUS:
-            return True
-        if not c.local_enable or not _is_name(user) or len(password.reveal()) > LONGEST:
-            return False
-        try:
-            if c.virtual_passwd_file:
-                with bunri.File.open(c.virtual_passwd_file, "rb") as file:
-                    async with Passwords.start() as passwords:
-                        return await bunri.call(passwords.check, file, user, password)
-            async with Pam.start() as pam:
-                return await bunri.call(pam.check, c.pam_service_name, user, password, self._peer)
-        except (bunri.PeerError, OSError) as fault:  # a process that was killed has said no
-            log.warning("%s: no answer about a password: %s", self._peer, _first_line(fault))
-            return False
+def _network(peer: str) -> str:
+    """Who has one address of IPv6 has as many as he likes of its first 64 bits."""
+    address = ipaddress.ip_address(peer.partition("%")[0])
+    return peer if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
 
 
 @dataclass
@@ -125,6 +79,7 @@ class Server:
     def __post_init__(self) -> None:
         self._logs = Logs(self.config)
         self._banner = banner(self.config)
+        self._crashes = Crashes()
         self._names = broker.Names.here()  # starts nothing until it is asked
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -190,6 +145,8 @@ class Server:
         c = self.config
         if c.max_clients and len(self._tasks) >= c.max_clients:
             return "There are too many connected users, please try later."
+        if self._crashes.too_many(peer):
+            return "Please try again in a minute."
         if c.max_per_ip and self._from[peer] >= c.max_per_ip:
             return "There are too many connections from your internet address."
         return None
@@ -199,7 +156,9 @@ class Server:
             with control:
                 await self._talk(control, peer)
         except (bunri.BunriError, NoData) as fault:  # it ends here: the others never notice
-            log.warning("%s: %s", peer, _first_line(fault))
+            if isinstance(fault, bunri.WorkerDied) and fault.exit.signal not in (None, signal.SIGKILL):
+                self._crashes.note(peer)
+            log.warning("%s: %s", peer, first_line(fault))
         except OSError as fault:
             log.info("%s: %s", peer, fault.strerror)
         finally:
@@ -224,6 +183,7 @@ class Server:
                 pre.close()  # killed: it runs no further. Its remains are cleared away while the session comes up
             if login.account is not None and next_ is not None:
                 await self._session(control, login, login.account, peer, next_)
+            await login.finish()
         finally:
             login.close()
 
@@ -254,16 +214,6 @@ def banner(config: Config) -> str:
     return config.ftpd_banner or "(bunri ftpd)"
 
 
-def _is_name(user: str) -> bool:
-    """What may be asked about: as in vsftpd, no space, nothing unprintable, an ordinary first character."""
-    first = user[:1].isalnum() or user[:1] in ("_", ".")
-    return first and len(user.encode()) <= LONGEST and user.isprintable() and " " not in user
-
-
-def _first_line(fault: BaseException) -> str:
-    return bunri.printable(str(fault).partition("\n")[0], limit=300)
-
-
 def _turn_away(control: socket.socket, why: str) -> None:
     with control:
         control.setblocking(False)
@@ -291,6 +241,8 @@ def serve(
     for file in (config.rsa_cert_file, config.rsa_private_key_file) if config.ssl_enable else ():
         if file and not os.access(file, os.R_OK):
             raise bunri.UsageError(f"the certificate or key {file!r} cannot be read")
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes about six descriptors here
     bunri.prepare(PreLogin, Session, *_further(config))
     with listener_for(config) as listener:
         number = listener.getsockname()[1]

@@ -66,7 +66,7 @@ class PreLogin(bunri.Compartment):
                 self._answer(word, argument)
             elif self._logged_in(argument):
                 return Handover(self._buffer, self._protected)
-            elif self._failed >= self._greeting.attempts:
+            if self._failed >= self._greeting.attempts:
                 return None
         return None
 
@@ -127,6 +127,7 @@ class PreLogin(bunri.Compartment):
         except bunri.UsageError:
             ask = Ask.PASSWORD  # no name that a message could carry: nobody's
         if ask is not Ask.PASSWORD:
+            self._failed += ask is Ask.DENIED
             self._say(530, REFUSED[ask])
         else:
             self._user = user

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -12,6 +13,7 @@ from bunri.apps.ftpd.messages import NoData
 from bunri.apps.ftpd.tls import Tls
 
 HANDSHAKE = 30.0  # seconds
+LINGER = 30.0  # seconds
 _Carry = Callable[[socket.socket, socket.socket], Awaitable[str]]
 
 
@@ -32,6 +34,13 @@ class Secure:
             certificate.close()
             if key is not None:
                 key.close()
+
+    async def finish(self) -> None:
+        """Until the peer has been sent what others wrote before their ends were closed. One who does not read is not
+        waited for any longer."""
+        with contextlib.suppress(TimeoutError, bunri.PeerError):
+            async with asyncio.timeout(LINGER):
+                await bunri.call(self._worker.sent)
 
     def close(self) -> None:
         self._worker.close()

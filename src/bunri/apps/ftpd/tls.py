@@ -31,7 +31,7 @@ class Tls(bunri.Compartment):
 
     def __init__(self, certificate: bunri.File, key: bunri.File | None, reuse: bool, ciphers: str = "") -> None:
         self._reuse = reuse
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], _Line] = {}
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
         if ciphers:  # of TLS 1.2; those of 1.3 are the library's
@@ -66,9 +66,14 @@ class Tls(bunri.Compartment):
             line.close()
             return "SSL connection failed: session reuse required"
         task = asyncio.get_running_loop().create_task(line.carry())
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._running[task] = line
+        task.add_done_callback(self._running.pop)
         return ""
+
+    async def sent(self) -> None:
+        """Until every connection whose plain end was closed has been told so, behind all that was written to it."""
+        for line in list(self._running.values()):
+            await line.sent.wait()
 
 
 class _Line:
@@ -83,6 +88,7 @@ class _Line:
         self._tls = context.wrap_bio(self._in, self._out, server_side=True)
         self._loop = asyncio.get_running_loop()
         self._sending = asyncio.Lock()
+        self.sent = asyncio.Event()
 
     @property
     def is_resumed(self) -> bool:
@@ -114,6 +120,7 @@ class _Line:
             return
         finally:
             self.close()
+            self.sent.set()
 
     async def _up(self) -> None:
         while data := await self._read():
@@ -138,6 +145,7 @@ class _Line:
             self._tls.unwrap()
         await self._flush()
         self._cipher.shutdown(socket.SHUT_WR)
+        self.sent.set()
 
     async def _fill(self) -> None:
         data = await self._loop.sock_recv(self._cipher, CHUNK)
