@@ -429,7 +429,7 @@ def _confine(before: str) -> str:
 
 def test_threat_16_attack() -> None:
     assert "denied" in _confine("")
-    told = _confine("threading.Thread(target=time.sleep, args=(20,), name='lurker', daemon=True).start()")
+    told = _confine("threading.Thread(target=time.sleep, args=(50,), name='lurker', daemon=True).start()")
     assert "refused" in told
     assert "lurker" in told
 
