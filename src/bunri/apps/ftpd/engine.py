@@ -24,6 +24,7 @@ from pyftpdlib.ioloop import IOLoop
 
 import bunri
 from bunri.apps.ftpd.files import Files
+from bunri.apps.ftpd.lines import Lines
 from bunri.apps.ftpd.messages import Data, Handover, Kind, Log, NoData, Owners, Rights, Transfer, Uploads
 from bunri.apps.ftpd.patterns import matches
 from bunri.apps.ftpd.transfers import handler_for, send_at_once
@@ -95,7 +96,7 @@ class Control(socket.socket):
         return self._names[1]
 
 
-class Engine(FTPHandler):
+class Engine(Lines):
     """The handler of one control connection, logged in from the start."""
 
     proto_cmds: ClassVar[dict[str, Any]] = {
@@ -105,7 +106,6 @@ class Engine(FTPHandler):
     }
     tcp_no_delay = False  # set by the monitor: a worker sets no options
     unicode_errors = ERRORS
-    producer_fifo: Any
 
     @classmethod
     def prepare(cls) -> None:
@@ -205,6 +205,9 @@ class Engine(FTPHandler):
 
     def ftp_PASS(self, line: str) -> None:
         self.respond("230 Already logged in.")
+
+    def ftp_NOOP(self, line: str) -> None:
+        self.respond("200 NOOP ok.")
 
     # Directories.
 

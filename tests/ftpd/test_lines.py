@@ -1,0 +1,69 @@
+"""What a peer may write on the control connection, byte by byte, and how often he is answered."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from ftplib import FTP, error_perm
+from pathlib import Path
+
+import pytest
+from ftp_served import Served, serving, written
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def ground() -> Iterator[Path]:
+    """A root that nobody may write to, with a folder for uploads."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="bunri-ftpd-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "pub" / "in").mkdir(parents=True)
+        (folder / "pub" / "in").chmod(0o777)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def server(ground: Path) -> Iterator[Served]:
+    file = written(
+        ground / "conf", anonymous_enable="YES", anon_root=ground / "pub", ftp_username="", write_enable="YES",
+        anon_upload_enable="YES", anon_mkdir_write_enable="YES", anon_other_write_enable="YES", hide_file="{*.mp3}",
+        hide_ids="YES", anon_umask="022",
+    )  # fmt: skip
+    with serving(ground, str(file)) as server:
+        yield server
+
+
+def said(ftp: FTP, sent: bytes, count: int) -> list[str]:
+    """The codes of what is answered, and that nothing more is: a NOOP comes behind it."""
+    ftp.sock.sendall(sent + b"NOOP\r\n")
+    answers: list[str] = []
+    for _ in range(count + 1):
+        with contextlib.suppress(error_perm):
+            answers.append(ftp.getmultiline())
+    assert answers.pop() == "200 NOOP ok."
+    return [answer[:3] for answer in answers]
+
+
+def test_a_command_ends_at_a_line_feed(server: Served) -> None:
+    with FTP(timeout=10) as ftp:
+        ftp.connect("127.0.0.1", server.port)
+        ftp.sock.sendall(b"USER ftp\nPASS x\nPWD\n")
+        assert [ftp.getmultiline()[:3] for _ in range(3)] == ["331", "230", "257"]
+        assert said(ftp, b"PWD\nPWD\r\nPWD\n", 3) == ["257"] * 3
+
+
+def test_a_command_has_one_answer_whatever_its_length(server: Served) -> None:
+    with server.login() as ftp:
+        for length in (2049, 4096, 10000, 70000):
+            assert said(ftp, b"CWD " + b"x" * length + b"\r\n", 1) == ["500"]
+        assert said(ftp, b"CWD " + b"x" * 2000 + b"\r\n", 1) == ["550"]
+
+
+def test_a_zero_byte_does_not_end_the_session(server: Served) -> None:
+    with server.login() as ftp:
+        for command in (b"CWD", b"STOR", b"SIZE", b"MLST", b"LIST", b"MKD", b"STOU", b"RNFR", b"NOOP"):
+            assert said(ftp, command + b" a\0b\r\n", 1) == ["501"]
