@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from ftplib import FTP, error_perm
 from pathlib import Path
@@ -48,6 +49,12 @@ def said(ftp: FTP, sent: bytes, count: int) -> list[str]:
     return [answer[:3] for answer in answers]
 
 
+def lines_of(ftp: FTP, command: str) -> list[str]:
+    found: list[str] = []
+    ftp.retrlines(command, found.append)
+    return found
+
+
 def test_a_command_ends_at_a_line_feed(server: Served) -> None:
     with FTP(timeout=10) as ftp:
         ftp.connect("127.0.0.1", server.port)
@@ -67,3 +74,37 @@ def test_a_zero_byte_does_not_end_the_session(server: Served) -> None:
     with server.login() as ftp:
         for command in (b"CWD", b"STOR", b"SIZE", b"MLST", b"LIST", b"MKD", b"STOU", b"RNFR", b"NOOP"):
             assert said(ftp, command + b" a\0b\r\n", 1) == ["501"]
+
+
+@pytest.mark.parametrize("sign", ["\x1b[2J", "\t", "\x7f", "\x9b", "\r"])
+def test_no_name_is_made_with_a_control_character(server: Served, ground: Path, sign: str) -> None:
+    with server.login() as ftp:
+        ftp.storbinary("STOR in/plain", io.BytesIO(b"x"))
+        for command in ("MKD in/a{}b", "STOR in/a{}b", "STOU in/a{}b", "APPE in/a{}b", "XMKD in/a{}b"):
+            ftp.sendcmd("EPSV")
+            assert said(ftp, f"{command.format(sign)}\r\n".encode(), 1) == ["553"], command
+        assert ftp.sendcmd("RNFR in/plain")[:3] == "350"
+        assert said(ftp, f"RNTO in/a{sign}b\r\n".encode(), 1) == ["553"]
+        ftp.delete("in/plain")
+    assert not list((ground / "pub" / "in").iterdir())
+
+
+def test_a_name_with_a_line_feed_forges_no_listing(server: Served, ground: Path) -> None:
+    """Somebody else may have made it: on the machine itself."""
+    forged = ground / "pub" / "a\n-rw-r--r--    1 0        0               9 Jan 01 00:00 fake\x1b\x9b"
+    forged.write_text("")
+    link = ground / "pub" / "link"
+    link.symlink_to("a\nb")
+    try:
+        with server.login() as ftp:
+            for command in ("LIST", "NLST", "MLSD"):
+                found = lines_of(ftp, command)
+                assert next(line for line in found if "fake" in line).endswith("fake??"), command
+                assert all(line.isprintable() for line in found), found
+                assert len(found) == {"LIST": 3, "NLST": 3, "MLSD": 2}[command]
+            assert any(line.endswith("link -> a?b") for line in lines_of(ftp, "LIST"))
+            status = ftp.sendcmd("STAT /")
+            assert all(line.strip().isprintable() for line in status.split("\n")) and "a?-rw" in status
+    finally:
+        forged.unlink()
+        link.unlink()

@@ -23,7 +23,7 @@ from pyftpdlib.handlers.ftp.producers import BufferedIteratorProducer
 from pyftpdlib.ioloop import IOLoop
 
 import bunri
-from bunri.apps.ftpd.files import Files
+from bunri.apps.ftpd.files import Files, has_control, shown
 from bunri.apps.ftpd.lines import Lines
 from bunri.apps.ftpd.messages import Data, Handover, Kind, Log, NoData, Owners, Rights, Transfer, Uploads
 from bunri.apps.ftpd.patterns import matches
@@ -33,6 +33,7 @@ LOWEST_PORT = 1024
 MESSAGE = 4000  # bytes of a folder's message
 PERMISSIONS = {"CWD": "e", "LIST": "l", "RETR": "r", "APPE": "a", "DELE": "d", "RNFR": "f", "MKD": "m", "STOR": "w",
                "SITE CHMOD": "M", "MFMT": "T"}  # fmt: skip
+NAMING = ("STOR", "STOU", "APPE", "MKD", "XMKD", "RNTO")  # what makes a name
 LOGGED = {"DELE": "DELETE", "RNTO": "RENAME", "MKD": "MKDIR", "XMKD": "MKDIR", "RMD": "RMDIR", "XRMD": "RMDIR",
           "SITE CHMOD": "CHMOD", "MFMT": "MFMT"}  # fmt: skip
 ERRORS = "surrogateescape"  # names that are no UTF-8 go through as they are
@@ -178,6 +179,9 @@ class Engine(Lines):
         if cmd not in self._rights.commands or self._is_denied(cmd, args):
             self.respond("550 Permission denied.")
             return
+        if cmd in NAMING and has_control(args[0]):
+            self.respond("553 A name has no control characters.")
+            return
         self._current_type = "a" if self._ascii and self._honours_ascii(cmd) else "i"
         super().process_command(cmd, *args, **kwargs)
 
@@ -249,9 +253,8 @@ class Engine(Lines):
             base = self.fs.cwd if folder != path else path
             prefix = os.path.relpath(folder, base) + "/" if folder != base else ""
             marks = (_mark(os.path.join(folder, name)) if marked else "" for name in names)
-            return (
-                f"{prefix}{name}{mark}\r\n".encode("utf-8", ERRORS) for name, mark in zip(names, marks, strict=True)
-            )
+            pairs = zip(names, marks, strict=True)
+            return (shown(f"{prefix}{name}{mark}\r\n".encode("utf-8", ERRORS)) for name, mark in pairs)
 
         self._list(path, "NLST", lines)
 

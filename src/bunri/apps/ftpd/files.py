@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pyftpdlib.exceptions import FilesystemError
@@ -22,6 +23,17 @@ from bunri.apps.ftpd.patterns import matches
 
 NEW = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 HOW = {"wb": NEW | os.O_TRUNC, "ab": NEW | os.O_APPEND, "r+b": os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK}
+CONTROL = re.compile(rb"[\0-\x1f\x7f]|\xc2[\x80-\x9f]")  # C0, DEL, and C1 in UTF-8
+
+
+def has_control(name: str) -> bool:
+    """Whether a name could end a line, or tell a terminal something."""
+    return CONTROL.search(name.encode("utf-8", "surrogateescape")) is not None
+
+
+def shown(line: bytes) -> bytes:
+    """A line of a listing, which ends where its writer ended it: names that the machine's users made say nothing else."""
+    return CONTROL.sub(b"?", line.removesuffix(b"\r\n")) + b"\r\n"
 
 
 class Files(AbstractedFS):
@@ -86,6 +98,14 @@ class Files(AbstractedFS):
                         yield from self.below(inner, flags)
                     except OSError:
                         continue  # it may not be read: ls(1) goes on, too
+
+    def format_list(self, basedir: str, listing: list[str], ignore_err: bool = True) -> Iterator[bytes]:
+        return map(shown, super().format_list(basedir, listing, ignore_err))
+
+    def format_mlsx(
+        self, basedir: str, listing: list[str], perms: str, facts: list[str], ignore_err: bool = True
+    ) -> Iterator[bytes]:
+        return map(shown, super().format_mlsx(basedir, listing, perms, facts, ignore_err))
 
     def get_user_by_uid(self, uid: int) -> str:
         if self._owners is None:
