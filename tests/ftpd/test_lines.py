@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
+import time
 from collections.abc import Iterator
 from ftplib import FTP, error_perm
 from pathlib import Path
 
 import pytest
-from ftp_served import Served, serving, written
+from ftp_served import ROOT, Served, serving, written
 
 pytestmark = pytest.mark.slow
 
@@ -108,3 +110,16 @@ def test_a_name_with_a_line_feed_forges_no_listing(server: Served, ground: Path)
     finally:
         forged.unlink()
         link.unlink()
+
+
+def test_who_does_not_read_his_answers_is_not_obeyed_further(server: Served) -> None:
+    if not ROOT:
+        pytest.skip("only root sees which process holds a connection")
+    with server.login() as ftp:
+        [worker] = server.holders(ftp)
+        status, count = Path(f"/proc/{worker}/status"), 30_000
+        before = int(re.findall(r"VmRSS:\s+(\d+)", status.read_text())[0])
+        ftp.sock.sendall(b"HELP\r\n" * count)
+        time.sleep(2)
+        assert int(re.findall(r"VmRSS:\s+(\d+)", status.read_text())[0]) < before + 4000  # kB; all would be 18 MB
+        assert said(ftp, b"", count) == ["214"] * count

@@ -157,12 +157,7 @@ class Engine(Lines):
         return more
 
     def push(self, data: str) -> None:
-        """At once, as far as there is room and nothing stands before it."""
-        left = data.encode("utf-8", ERRORS)
-        if not self.producer_fifo:
-            left = left[self.send(left) :]
-        if left:
-            super(FTPHandler, self).push(left)
+        self.answer(data.encode("utf-8", ERRORS))
 
     # What is allowed.
 

@@ -2,7 +2,8 @@
 """Runs in: the session worker, after confinement. What comes on the control connection, cut into commands.
 
 A command ends at a line feed, as before login and as in vsftpd: so no name that a peer writes contains one. Each line,
-whatever is wrong with it, has one answer.
+whatever is wrong with it, has one answer. And a peer who does not read his answers is not read either: what waits for
+him would grow without end.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from pyftpdlib.handlers import FTPHandler
-from pyftpdlib.ioloop import _RetryError
+from pyftpdlib.ioloop import AsyncChat, _RetryError
 
 LONGEST = 2048  # bytes of a command
+BEHIND = 1 << 16  # bytes of answers that wait for the peer until he is obeyed again
 
 
 class Lines(FTPHandler):
@@ -21,6 +23,7 @@ class Lines(FTPHandler):
     ac_in_buffer_size = 1 << 13
     ac_in_buffer: bytes
     producer_fifo: Any
+    _wanted_io_events: int
     _is_too_long = False  # the line that comes is; what there was of it is forgotten
 
     def handle_read(self) -> None:
@@ -30,9 +33,46 @@ class Lines(FTPHandler):
             return
         self._obey()
 
+    def handle_write(self) -> None:
+        super().handle_write()
+        self._obey()
+
+    def handle_timeout(self) -> None:
+        if self.producer_fifo:  # he does not read: a last word would not reach him
+            self.close()
+        else:
+            super().handle_timeout()
+
+    def answer(self, data: bytes) -> None:
+        """At once, as far as there is room and nothing stands before it."""
+        if not self.producer_fifo:
+            data = data[self.send(data) :]
+        if not data or self._closed:
+            return
+        if self.producer_fifo and isinstance(self.producer_fifo[-1], bytes):
+            self.producer_fifo[-1] += data
+        else:
+            self.producer_fifo.append(data)
+        self.initiate_send()
+
+    def initiate_send(self) -> None:
+        """As pyftpdlib's, but for what is waited for."""
+        super(AsyncChat, self).initiate_send()
+        if self._closed:
+            return
+        read, write = self.ioloop.READ, self.ioloop.WRITE
+        wanted = write if self._is_behind() else read | write if self.producer_fifo else read
+        if self._wanted_io_events != wanted:
+            self.ioloop.modify(self._fileno, wanted)
+            self._wanted_io_events = wanted
+
+    def _is_behind(self) -> bool:
+        """Whether the peer has answers to read first. A listing that is not written yet (STAT) counts as many."""
+        return sum(len(part) if isinstance(part, bytes) else BEHIND for part in self.producer_fifo) >= BEHIND
+
     def _obey(self) -> None:
         """The commands that are there."""
-        while not (self._closed or self._closing or self._quit_pending):
+        while not (self._closed or self._closing or self._quit_pending or self._is_behind()):
             line, end, rest = self.ac_in_buffer.partition(b"\n")
             self._is_too_long |= len(line) > LONGEST
             if not end:
