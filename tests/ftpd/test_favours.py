@@ -6,7 +6,7 @@ import asyncio
 import io
 import os
 import pwd
-from ftplib import FTP, error_perm
+from ftplib import FTP, error_perm, error_temp
 from pathlib import Path
 
 import pytest
@@ -52,6 +52,47 @@ def test_uploads_become_somebody_elses(drop: Path, tmp_path: Path) -> None:
             ftp.storbinary("STOR in/../../new", io.BytesIO(b"above"))
         assert " daemon " in lines_of(ftp, "LIST in")[0]
         assert ftp.sendcmd("CWD in") == "250 Directory successfully changed."
+
+
+@needs_root
+@pytest.mark.parametrize("other", ["NO", "YES"])
+def test_every_kind_of_upload_becomes_somebody_elses(drop: Path, tmp_path: Path, other: str) -> None:
+    """STOU too, and where existing files may be changed."""
+    (drop / "in" / "old").write_text("old")
+    os.chown(drop / "in" / "old", *pwd.getpwnam("nobody")[2:4])
+    file = written(
+        tmp_path / "conf", anonymous_enable="YES", anon_root=drop, ftp_username="nobody", write_enable="YES",
+        anon_upload_enable="YES", chown_uploads="YES", chown_username="daemon", anon_other_write_enable=other,
+    )  # fmt: skip
+    with serving(tmp_path, str(file)) as server, server.login() as ftp:
+        ftp.storbinary("STOR in/stor", io.BytesIO(b"x"))
+        ftp.storbinary("STOU in/stou", io.BytesIO(b"x"))
+        if other == "YES":
+            ftp.storbinary("APPE in/appe", io.BytesIO(b"x"))
+            ftp.storbinary("STOR in/old", io.BytesIO(b"x"))
+            ftp.storbinary("APPE in/old", io.BytesIO(b"y"))
+            assert (drop / "in" / "old").read_text() == "xy"
+        ftp.sendcmd("EPSV")
+        for command, code in ((b"STOR in/\xff", "550"), (b"STOU in/\xff", "450")):
+            ftp.sock.sendall(command + b"\r\n")
+            with pytest.raises((error_perm, error_temp), match=f"{code} .*UTF-8"):
+                ftp.getresp()
+        assert ftp.pwd() == "/"
+    found = {path.name.split(".")[0]: (path.owner(), path.stat().st_mode & 0o777) for path in (drop / "in").iterdir()}
+    made = ("stor", "stou", "appe") if other == "YES" else ("stor", "stou")
+    assert {name: found[name] for name in made} == dict.fromkeys(made, ("daemon", 0o600))
+    assert found["old"][0] == "nobody"
+
+
+def test_a_unique_name_has_the_mode_of_every_upload(drop: Path, tmp_path: Path) -> None:
+    file = written(tmp_path / "conf", anonymous_enable="YES", anon_root=drop, ftp_username="", write_enable="YES",
+                   anon_upload_enable="YES", anon_umask="022", file_open_mode="0664")  # fmt: skip
+    with serving(tmp_path, str(file)) as server, server.login() as ftp:
+        for command in ("STOR in/stor", "STOU in/stou", "STOU"):
+            ftp.storbinary(command, io.BytesIO(b"x"))
+            ftp.cwd("in" if command.startswith("STOU in") else "/")
+    assert {path.stat().st_mode & 0o777 for path in (drop / "in").iterdir()} == {0o644}
+    assert len(list((drop / "in").iterdir())) == 3
 
 
 @needs_root

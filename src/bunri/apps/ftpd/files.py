@@ -23,6 +23,7 @@ from bunri.apps.ftpd.patterns import matches
 
 NEW = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 HOW = {"wb": NEW | os.O_TRUNC, "ab": NEW | os.O_APPEND, "r+b": os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK}
+UNIQUE = 50  # names that STOU tries
 CONTROL = re.compile(rb"[\0-\x1f\x7f]|\xc2[\x80-\x9f]")  # C0, DEL, and C1 in UTF-8
 
 
@@ -56,14 +57,12 @@ class Files(AbstractedFS):
         r = self._rights
         if mode == "rb":
             number = os.open(filename, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+        elif mode == "wb" and not r.overwrites:
+            number = self._new(filename)
+        elif r.overwrites and self._uploads is not None and mode in ("wb", "ab"):
+            number = self._new_or_old(filename, mode)
         elif r.overwrites:
             number = os.open(filename, HOW[mode], r.file_mode)
-        elif mode == "wb" and self._uploads is not None:
-            file = bunri.call(self._uploads.create, filename).result()
-            number = os.dup(file.fileno())
-            file.close()
-        elif mode == "wb":
-            number = os.open(filename, NEW | os.O_EXCL, r.file_mode)
         else:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         try:
@@ -77,6 +76,36 @@ class Files(AbstractedFS):
         except BaseException:
             os.close(number)
             raise
+
+    def _new(self, filename: str) -> int:
+        """A file that was not there, of whoever is to own it."""
+        if self._uploads is None:
+            return os.open(filename, NEW | os.O_EXCL, self._rights.file_mode)
+        try:
+            file = bunri.call(self._uploads.create, filename).result()
+        except bunri.UsageError:  # no message carries it
+            raise FilesystemError("The name is no UTF-8") from None
+        with file:
+            return os.dup(file.fileno())
+
+    def _new_or_old(self, filename: str, mode: str) -> int:
+        """What is there stays whose it is."""
+        try:
+            return self._new(filename)
+        except FileExistsError:
+            return os.open(filename, HOW[mode] & ~os.O_CREAT)
+
+    def mkstemp(self, suffix: str = "", prefix: str = "", dir: str | None = None, mode: str = "wb") -> OpenFile:
+        """For STOU: new as every other upload is, not for its owner alone as tempfile's are."""
+        for _ in range(UNIQUE):
+            name = os.path.join(dir or "", f"{prefix}{os.urandom(4).hex()}{suffix}")
+            try:
+                number = self._new(name)
+            except FileExistsError:
+                continue
+            os.set_blocking(number, True)
+            return OpenFile(number, mode, name)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
     def listdir(self, path: str) -> list[str]:
         return [name for name in os.listdir(path) if not matches(self._rights.hide, name)]
