@@ -10,7 +10,10 @@ from ftp_served import refused
 
 import bunri
 from bunri.apps.ftpd import config as _config
+from bunri.apps.ftpd import verbs
+from bunri.apps.ftpd.accounts import _commands
 from bunri.apps.ftpd.config import KINDS, NOT_BUILT, Config, for_user, read
+from bunri.apps.ftpd.messages import Kind
 
 pytestmark = pytest.mark.slow
 
@@ -47,13 +50,38 @@ def test_values_are_read_as_vsftpd_reads_them(tmp_path: Path) -> None:
         ("pasv_enable=NO\nport_enable=NO", "no way for data"),
         ("idle_session_timeout=0", "at least 1"),
         ("ssl_enable=YES\nssl_ciphers=NONSENSE", "no cipher"),
-        ("deny_file={a,{b}}", "nested"),
+        ("deny_file={a,{b}}", "conf:3: deny_file={a,{b}}: { } are not nested"),
+        ("cmds_denied=DELE,SIT", "conf:3: cmds_denied=DELE,SIT: there is no command 'SIT'. Did you mean SITE?"),
+        ("cmds_allowed=SITE CHMODE", "there is no command 'SITE CHMODE'. Did you mean SITE CHMOD?"),
+        ("cmds_allowed=*", "there is no command '*'. RFC 959 has the names"),
     ],
 )
 def test_what_means_nothing_is_refused_with_its_place(tmp_path: Path, line: str, what: str) -> None:
     with pytest.raises(bunri.UsageError, match=re.escape(what)) as fault:
         parsed(tmp_path, line)
     assert str(tmp_path / "conf") in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("lists", "there", "gone"),
+    [
+        ({"cmds_denied": "SITE"}, ["DELE"], ["SITE", "SITE CHMOD", "SITE HELP"]),
+        ({"cmds_denied": "site chmod, DELE,"}, ["SITE", "SITE HELP"], ["SITE CHMOD", "DELE"]),
+        ({"cmds_allowed": "SITE"}, ["SITE", "SITE CHMOD", "SITE HELP", "QUIT"], ["RETR", "DELE"]),
+        ({"cmds_allowed": "RETR,SITE  CHMOD"}, ["RETR", "SITE CHMOD", "USER", "PASS"], ["SITE HELP"]),
+        ({"cmds_allowed": "SITE", "cmds_denied": "SITE CHMOD"}, ["SITE HELP"], ["SITE CHMOD"]),
+        ({"cmds_denied": "ACCT,REIN,SMNT"}, ["SITE CHMOD"], []),
+    ],
+)
+def test_a_list_of_commands_means_verbs(lists: dict[str, str], there: list[str], gone: list[str]) -> None:
+    config = Config(local_enable=True, write_enable=True, **lists)  # type: ignore[arg-type]
+    commands = _commands(config, Kind.LOCAL, tls=False)
+    assert commands >= set(there) and not commands & set(gone)
+
+
+def test_every_command_of_the_server_is_known_to_the_lists() -> None:
+    everything = Config(local_enable=True, write_enable=True)
+    assert _commands(everything, Kind.LOCAL, tls=True) <= verbs.KNOWN
 
 
 def test_an_option_that_is_not_built_may_stand_at_its_default(tmp_path: Path) -> None:

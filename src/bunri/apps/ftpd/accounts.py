@@ -13,6 +13,7 @@ from pathlib import Path
 
 import bunri
 from bunri.apps.ftpd import config as _config
+from bunri.apps.ftpd import verbs
 from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.messages import Kind, Rights
 
@@ -164,12 +165,8 @@ def _commands(c: Config, kind: Kind, tls: bool) -> frozenset[str]:
     if not c.port_enable:
         commands -= {"PORT", "EPRT"}
     if c.cmds_allowed:
-        commands &= _list(c.cmds_allowed) | {"USER", "PASS", "QUIT"}
-    return commands - _list(c.cmds_denied)
-
-
-def _list(text: str) -> frozenset[str]:
-    return frozenset(name.strip().upper() for name in text.split(",") if name.strip())
+        commands = verbs.among(commands, f"{c.cmds_allowed},USER,PASS,QUIT")
+    return commands - verbs.among(commands, c.cmds_denied)
 
 
 def _rights(c: Config, name: str, kind: Kind, commands: frozenset[str], start: str, tls: bool) -> Rights:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import difflib
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import bunri
-from bunri.apps.ftpd import patterns
+from bunri.apps.ftpd import patterns, verbs
 
 # vsftpd has these as well; a configuration that sets one to something else than its default is refused.
 NOT_BUILT: dict[str, str] = {
@@ -247,6 +247,8 @@ def _same_as_default(name: str, text: str, where: str) -> None:
 def _value(name: str, text: str, where: str) -> bool | int | str:
     kind = KINDS[name]
     if kind is str:
+        if fault := CHECKS[name](text) if name in CHECKS and text else None:
+            raise bunri.UsageError(f"{where}: {name}={text}: {fault}")
         return text
     if text != text.strip():
         raise bunri.UsageError(f"{where}: no space may stand around the value. Write {name}={text.strip()}")
@@ -263,12 +265,20 @@ def _value(name: str, text: str, where: str) -> bool | int | str:
     return number
 
 
-def _is_cipher_list(text: str) -> bool:
+def _no_ciphers(text: str) -> str | None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ciphers(text)
     except ssl.SSLError:
-        return False
-    return True
+        return "there is no cipher in it. See openssl-ciphers(1)"
+    return None
+
+
+# What is wrong with the text of an option; None if nothing.
+CHECKS: dict[str, Callable[[str], str | None]] = {
+    **dict.fromkeys(("deny_file", "hide_file", "download_file", "upload_file"), patterns.check),
+    **dict.fromkeys(("cmds_allowed", "cmds_denied"), verbs.check),
+    "ssl_ciphers": _no_ciphers,
+}
 
 
 def refuse_senseless(config: Config, where: str) -> None:
@@ -292,13 +302,6 @@ def refuse_senseless(config: Config, where: str) -> None:
         ),
         "idle_session_timeout must be at least 1": c.idle_session_timeout < 1,
     }
-    for name in ("deny_file", "hide_file", "download_file", "upload_file"):
-        if fault := patterns.check(getattr(c, name)):
-            raise bunri.UsageError(f"{where}: {name}={getattr(c, name)}: {fault}")
-    if c.ssl_ciphers and not _is_cipher_list(c.ssl_ciphers):
-        raise bunri.UsageError(
-            f"{where}: ssl_ciphers={c.ssl_ciphers}: there is no cipher in it. See openssl-ciphers(1)"
-        )
     for sentence, holds in sentences.items():
         if holds:
             raise bunri.UsageError(f"{where}: {sentence}")
