@@ -51,6 +51,8 @@ def test_values_are_read_as_vsftpd_reads_them(tmp_path: Path) -> None:
         ("idle_session_timeout=0", "at least 1"),
         ("ssl_enable=YES\nssl_ciphers=NONSENSE", "no cipher"),
         ("deny_file={a,{b}}", "conf:3: deny_file={a,{b}}: { } are not nested"),
+        ("deny_file={secret/*}", "conf:3: deny_file={secret/*}: a / matches nothing"),
+        ("hide_file=inner/x", "conf:3: hide_file=inner/x: a / matches nothing"),
         ("cmds_denied=DELE,SIT", "conf:3: cmds_denied=DELE,SIT: there is no command 'SIT'. Did you mean SITE?"),
         ("cmds_allowed=SITE CHMODE", "there is no command 'SITE CHMODE'. Did you mean SITE CHMOD?"),
         ("cmds_allowed=*", "there is no command '*'. RFC 959 has the names"),

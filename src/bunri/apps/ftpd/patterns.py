@@ -1,4 +1,4 @@
-"""Runs in: the session worker; pure. The patterns of deny_file and its kin: *, ? and {a,b}, on a whole path's last part."""
+"""Runs in: the session worker; pure. The patterns of deny_file and its kin: *, ? and {a,b}, on each part of a path by itself."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def check(pattern: str) -> str | None:
     """What is wrong with a pattern; None if nothing."""
+    if "/" in pattern:
+        return "a / matches nothing: each part of a path is looked at by itself. Name the file or the folder alone"
     depth = 0
     for sign in pattern:
         depth += {"{": 1, "}": -1}.get(sign, 0)
