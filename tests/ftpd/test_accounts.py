@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import pwd
@@ -12,18 +13,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from ftplib import FTP, error_perm, error_temp
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from ftp_served import ROOT, Served, refused, serving, written
 
 import bunri
 from bunri.apps.ftpd.accounts import account
+from bunri.apps.ftpd.auth import COST
 from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.messages import Kind
+from bunri.cli.ftpd import command
 
 pytestmark = pytest.mark.slow
+NO_NAMES = ["a:b", "a/b", "", "a\nb", "x" * 129, ".", "..", ".hidden", "-x", "a b", " a", "a\x1b", "a\udce9", "../x"]
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +208,58 @@ def test_a_password_is_changed_and_a_user_removed(tmp_path: Path) -> None:
     assert passwd(file, "emma", "").returncode == 2
 
 
-@pytest.mark.parametrize("name", ["a:b", "a/b", "", "a\nb", "x" * 129])
+def test_passwords_that_are_set_at_once_are_all_kept(tmp_path: Path) -> None:
+    file, names = tmp_path / "users", [f"user{number}" for number in range(6)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        done = list(pool.map(lambda name: passwd(file, name, "x"), names))
+    assert [it.returncode for it in done] == [0] * len(names), done
+    assert sorted(line.partition(":")[0] for line in file.read_text().splitlines()) == names
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "said"),
+    [
+        (b"right\r\nmore\n", "right", ""),
+        (b"right", "right", ""),
+        (b"\r\n", None, "an empty password"),
+        (b"caf\xe9\n", None, "not UTF-8"),
+        (b"x" * 129, None, "has 129 bytes. At most 128"),
+        ("ä".encode() * 64, "ä" * 64, ""),
+    ],
+)
+def test_a_password_from_standard_input_is_one_that_can_log_in(
+    tmp_path: Path, given: bytes, kept: str | None, said: str
+) -> None:
+    file = tmp_path / "users"
+    done = CliRunner().invoke(command, ["passwd", str(file), "alice"], input=given)
+    assert said in done.output and (done.exit_code == 0) == (kept is not None)
+    if kept is not None:
+        _, salt, hash_ = file.read_text().strip().split(":")
+        assert hashlib.scrypt(kept.encode(), salt=bytes.fromhex(salt), **COST).hex() == hash_
+    else:
+        assert not file.exists()
+
+
+def test_what_was_written_by_hand_can_be_removed(tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    file.write_text("..:00:00\nalice:00:00\n")
+    assert passwd(file, "..", "", "--delete").returncode == 0 and file.read_text() == "alice:00:00\n"
+    assert "there is no user 'bob'" in passwd(file, "bob", "", "--delete").stderr
+    assert "there is no user" in passwd(tmp_path / "none", "bob", "", "--delete").stderr
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_name_that_is_none_stands_for_no_folder(tmp_path: Path, name: str) -> None:
+    config = Config(local_enable=True, guest_enable=True, guest_username="nobody", user_sub_token="$USER",
+                    local_root=f"{tmp_path}/$USER")  # fmt: skip
+    with pytest.raises(bunri.UsageError, match="no part of a path"):
+        account(config, name, Kind.GUEST, tls=False)
+    with pytest.raises(bunri.UsageError, match="no part of a path"):
+        account(replace(config, local_root=str(tmp_path), user_config_dir=str(tmp_path)), name, Kind.GUEST, tls=False)
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
 def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     from bunri.apps.ftpd.auth import set_password
 

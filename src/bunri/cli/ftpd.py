@@ -99,11 +99,24 @@ def _reader(file: Path | None, given: tuple[str, ...], share: Path | None, port:
 def _passwd(path: Path, name: str, delete: bool) -> int:
     from bunri.apps.ftpd.auth import set_password
 
-    password = None
-    if not delete:
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True) if sys.stdin.isatty() else \
-            sys.stdin.readline().rstrip("\n")  # fmt: skip
-        if not password:
-            raise click.UsageError("an empty password lets everybody in. Write one")
-    set_password(path, name, password)
+    set_password(path, name, None if delete else _asked())
     return 0
+
+
+def _asked() -> str:
+    """The password: asked for, or the first line of standard input."""
+    from bunri.apps.ftpd.names import LONGEST
+
+    try:
+        if sys.stdin.isatty():
+            password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+        else:
+            password = sys.stdin.buffer.readline().rstrip(b"\r\n").decode()
+        size = len(password.encode())
+    except UnicodeError:
+        raise click.UsageError("the password is not UTF-8. A client could not send it") from None
+    if not password:
+        raise click.UsageError("an empty password lets everybody in. Write one")
+    if size > LONGEST:
+        raise click.UsageError(f"the password has {size} bytes. At most {LONGEST} are looked at: write a shorter one")
+    return password

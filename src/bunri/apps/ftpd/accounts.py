@@ -16,6 +16,7 @@ from bunri.apps.ftpd import config as _config
 from bunri.apps.ftpd import verbs
 from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.messages import Kind, Rights
+from bunri.apps.ftpd.names import fault_in
 
 READING = frozenset({
     "ABOR", "ALLO", "CDUP", "CWD", "EPRT", "EPSV", "FEAT", "HELP", "LIST", "MDTM", "MLSD", "MLST", "MODE", "NLST",
@@ -67,9 +68,13 @@ def account(main: Config, name: str, kind: Kind, tls: bool) -> Account:
 def _own(main: Config, name: str) -> Config:
     if not main.user_config_dir:
         return main
-    if "/" in name or name.startswith("."):
-        raise bunri.UsageError("the name is no file name")
+    _refuse_no_name(name)
     return _config.for_user(main, Path(main.user_config_dir) / name)
+
+
+def _refuse_no_name(name: str) -> None:
+    if fault := fault_in(name):
+        raise bunri.UsageError(f"the name is no part of a path: {fault}")
 
 
 def _entry(name: str) -> pwd.struct_passwd | None:
@@ -94,7 +99,8 @@ def _home(c: Config, name: str, kind: Kind, entry: pwd.struct_passwd | None) -> 
     """The folder outside, the directory to begin in, and whether the folder is the session's whole root."""
     given = c.anon_root if kind is Kind.ANONYMOUS else c.local_root
     home = given or (entry.pw_dir if entry is not None else "")
-    if kind is not Kind.ANONYMOUS and c.user_sub_token:
+    if kind is not Kind.ANONYMOUS and c.user_sub_token and c.user_sub_token in home:
+        _refuse_no_name(name)
         home = home.replace(c.user_sub_token, name)
     jail, dot, inner = home.partition("/./")
     at_root = kind is not Kind.LOCAL or (c.chroot_local_user != (c.chroot_list_enable and name in _listed(c)))

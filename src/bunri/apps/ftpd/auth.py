@@ -9,16 +9,19 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import hmac
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import bunri
+from bunri.apps.ftpd.names import fault_in
 
 COST = {"n": 1 << 14, "r": 8, "p": 1}  # 16 MiB and about 50 ms
-LONGEST = 128  # bytes of a name and of a password, as in vsftpd
 
 
 class Passwords(bunri.Compartment):
@@ -44,19 +47,45 @@ def hashed(password: str) -> str:
 
 def set_password(path: Path, name: str, password: str | None) -> None:
     """Write a user's line, or remove it. The file is replaced as a whole, and is its owner's alone."""
-    if not name or len(name.encode()) > LONGEST or any(sign in name for sign in ":/\n\r") or not name.isprintable():
-        raise bunri.UsageError(f"{name!r} cannot be a user's name: no ':', no '/', printable, at most {LONGEST} bytes")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if line.partition(":")[0] != name]
-    if password is None and len(kept) == len(lines):
+    if password is not None and (fault := fault_in(name)):
+        raise bunri.UsageError(f"{name!r} cannot be a user's name: {fault}")
+    if password is None and not path.exists():
         raise bunri.UsageError(f"{path}: there is no user {name!r}")
-    if password is not None:
-        kept.append(f"{name}:{hashed(password)}")
+    with _locked(path) as stream:
+        lines = _lines(stream, path)
+        kept = [line for line in lines if line.partition(":")[0] != name]
+        if password is None and len(kept) == len(lines):
+            raise bunri.UsageError(f"{path}: there is no user {name!r}")
+        if password is not None:
+            kept.append(f"{name}:{hashed(password)}")
+        _replace(path, kept)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[BinaryIO]:
+    """The file, as long as nobody else changes it. Who waited may hold one that has been replaced: he looks again."""
+    while True:
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
+                    yield stream
+                    return
+
+
+def _lines(stream: BinaryIO, path: Path) -> list[str]:
+    try:
+        return stream.read().decode().splitlines()
+    except UnicodeDecodeError as fault:
+        raise bunri.UsageError(f"{path} is not UTF-8: {fault.reason} at byte {fault.start}") from None
+
+
+def _replace(path: Path, lines: list[str]) -> None:
     new = path.with_name(f".{path.name}.{os.getpid()}")
     number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(number, "w", encoding="utf-8") as stream:
-            stream.write("".join(f"{line}\n" for line in kept))
+            stream.write("".join(f"{line}\n" for line in lines))
         os.replace(new, path)
     except BaseException:
         new.unlink(missing_ok=True)

@@ -12,10 +12,11 @@ import socket
 
 import bunri
 from bunri.apps.ftpd.accounts import Account, account, names_in
-from bunri.apps.ftpd.auth import LONGEST, Pam, Passwords
+from bunri.apps.ftpd.auth import Pam, Passwords
 from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.logs import Logs
 from bunri.apps.ftpd.messages import Ask, Kind, Login
+from bunri.apps.ftpd.names import LONGEST
 from bunri.apps.ftpd.secure import Secure
 
 log = logging.getLogger("bunri.ftpd")
