@@ -11,7 +11,7 @@ from ftp_served import refused
 import bunri
 from bunri.apps.ftpd import config as _config
 from bunri.apps.ftpd import verbs
-from bunri.apps.ftpd.accounts import _commands
+from bunri.apps.ftpd.accounts import _commands, names_in
 from bunri.apps.ftpd.config import KINDS, NOT_BUILT, Config, for_user, read
 from bunri.apps.ftpd.messages import Kind
 
@@ -46,9 +46,31 @@ def test_values_are_read_as_vsftpd_reads_them(tmp_path: Path) -> None:
         ("pasv_promiscuous=YES", "always"),
         ("listen_ipv6=YES", "exclude each other"),
         ("implicit_ssl=YES", "needs ssl_enable"),
-        ("pasv_min_port=5\npasv_max_port=4", "above pasv_max_port"),
+        ("pasv_min_port=2001\npasv_max_port=2000", "conf:3: pasv_min_port is above pasv_max_port"),
         ("pasv_enable=NO\nport_enable=NO", "no way for data"),
-        ("idle_session_timeout=0", "at least 1"),
+        ("idle_session_timeout=0", "conf:3: idle_session_timeout=0 is out of range: it is a number from 1 to"),
+        ("max_login_fails=0", "conf:3: max_login_fails=0 is out of range: it is a number from 1 to"),
+        ("accept_timeout=0", "from 1 to"),
+        ("listen_port=65536", "from 1 to 65535"),
+        ("ftp_data_port=0", "from 1 to 65535"),
+        ("pasv_min_port=70000", "conf:3: pasv_min_port=70000 is out of range: it is a number from 1 to 65535"),
+        ("pasv_max_port=1023", "from 1024 to 65535"),
+        ("max_clients=1_0", "no number"),
+        ("max_clients=٣", "no number"),
+        ("max_clients=-1", "no number"),
+        ("max_clients=", "no number"),
+        ("local_umask=0o22", "no number"),
+        ("local_umask=01000", "conf:3: local_umask=01000 is above 0777"),
+        (
+            "file_open_mode=666",
+            "conf:3: file_open_mode=666 is above 0777. Write it with a first 0: file_open_mode=0666",
+        ),
+        ("chown_upload_mode=07777", "above 0777"),
+        ("pasv_address=ftp.example.org", "conf:3: pasv_address=ftp.example.org: it is no IPv4 address"),
+        ("pasv_address=::1", "no IPv4 address"),
+        ("listen_address=1.2.3", "no IPv4 address"),
+        ("listen_address6=127.0.0.1", "no IPv6 address"),
+        ("ftpd_banner=a\0b", "zero byte"),
         ("ssl_enable=YES\nssl_ciphers=NONSENSE", "no cipher"),
         ("deny_file={a,{b}}", "conf:3: deny_file={a,{b}}: { } are not nested"),
         ("deny_file={secret/*}", "conf:3: deny_file={secret/*}: a / matches nothing"),
@@ -62,6 +84,34 @@ def test_what_means_nothing_is_refused_with_its_place(tmp_path: Path, line: str,
     with pytest.raises(bunri.UsageError, match=re.escape(what)) as fault:
         parsed(tmp_path, line)
     assert str(tmp_path / "conf") in str(fault.value)
+
+
+def test_numbers_and_addresses_at_the_ends_of_their_ranges_are_taken(tmp_path: Path) -> None:
+    text = "listen_port=65535\npasv_min_port=0\npasv_max_port=0\nlocal_umask=0777\nmax_clients=0\n"
+    c = parsed(tmp_path, f"{text}pasv_address=192.0.2.1\nlisten_address=\nlisten_address6=fe80::1%eth0\n")
+    assert (c.listen_port, c.pasv_max_port, c.local_umask, c.pasv_address) == (65535, 0, 0o777, "192.0.2.1")
+
+
+def test_a_file_may_begin_with_the_mark_of_utf_8(tmp_path: Path) -> None:
+    file = tmp_path / "conf"
+    file.write_bytes(b"\xef\xbb\xbflisten=YES\r\nanonymous_enable=YES\r\nftpd_banner=caf\xc3\xa9\xe2\x80\xa8!\r\n")
+    assert read(file) == Config(listen=True, anonymous_enable=True, ftpd_banner="café\u2028!")
+    file.write_bytes(b"\xef\xbb\xbfcarol\nbob\n")
+    assert names_in(str(file)) == {"carol", "bob"}
+
+
+def test_a_line_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "conf"
+    file.write_bytes(b"listen=YES\nanonymous_enable=YES\nftpd_banner=caf\xe9\n")
+    with pytest.raises(bunri.UsageError, match=re.escape(f"{file}:3: this line is not UTF-8")):
+        read(file)
+
+
+def test_a_contradiction_is_told_with_the_place_of_one_of_its_options(tmp_path: Path) -> None:
+    with pytest.raises(bunri.UsageError, match=":4: pasv_min_port is above"):
+        parsed(tmp_path, "pasv_max_port=5000\npasv_min_port=5001\n")
+    with pytest.raises(bunri.UsageError, match="^-opasv_min_port=5001: pasv_min_port is above"):
+        parsed(tmp_path, "pasv_max_port=5000\n", "pasv_min_port=5001")
 
 
 @pytest.mark.parametrize(

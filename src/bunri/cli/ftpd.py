@@ -87,10 +87,7 @@ def _reader(file: Path | None, given: tuple[str, ...], share: Path | None, port:
 
     def read() -> Config:
         if file is not None:
-            try:
-                return _config.read(file, given)
-            except FileNotFoundError:
-                raise click.UsageError(f"there is no file {str(file)!r}") from None
+            return _config.read(file, given)
         return _config.shared(str(share), port, given)
 
     return read

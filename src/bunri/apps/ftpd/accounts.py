@@ -133,7 +133,7 @@ def names_in(file: str) -> frozenset[str]:
 @lru_cache(maxsize=8)
 def _names_in(file: str, _state: tuple[int, ...]) -> frozenset[str]:
     """Read again only when it has changed: strangers say names as fast as they like."""
-    lines = Path(file).read_text(encoding="utf-8").splitlines()
+    lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
     return frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
 
 

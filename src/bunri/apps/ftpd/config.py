@@ -7,10 +7,13 @@ server that quietly does less than its configuration says is worse than one that
 
 from __future__ import annotations
 
+import codecs
 import difflib
+import re
+import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,15 @@ REASONS: dict[str, str] = {
     "run_as_launching_user": "it does so by itself when root did not start it",
     "tcp_wrappers": "use the firewall",
 }
+MODES = ("anon_umask", "chown_upload_mode", "file_open_mode", "local_umask")
+# The least and the most of numbers; of every other any that vsftpd has room for.
+RANGES: dict[str, tuple[int, int]] = {
+    **dict.fromkeys(MODES, (0, 0o777)),
+    **dict.fromkeys(("ftp_data_port", "listen_port", "pasv_min_port"), (1, 65535)),
+    "pasv_max_port": (1024, 65535),  # none below is listened on
+    **dict.fromkeys(("accept_timeout", "connect_timeout", "idle_session_timeout", "max_login_fails"), (1, 0xFFFFFFFF)),
+}
+ZERO_IS_ANY = ("listen_port", "pasv_max_port", "pasv_min_port")
 YES, NO = ("yes", "true", "1"), ("no", "false", "0")
 # Which option a user's own file cannot set, because it has been used by then.
 BEFORE_LOGIN = frozenset({
@@ -160,69 +172,98 @@ class Config:
     ssl_ciphers: str = ""  # vsftpd: DES-CBC3-SHA, which nobody has any more. Here: those of the library
     rsa_cert_file: str = "/usr/share/ssl/certs/vsftpd.pem"
     rsa_private_key_file: str = ""
+    # Where each option was set; under "" the file. What is found wrong later is told with its place.
+    places: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
+
+    def at(self, name: str) -> str:
+        """The place of an option, to stand before what is wrong with it."""
+        return self.places.get(name) or self.places.get("") or "the configuration"
 
 
 DEFAULTS = Config()
-KINDS: dict[str, type] = {field.name: type(getattr(DEFAULTS, field.name)) for field in fields(Config)}
+KINDS: dict[str, type] = {it.name: type(getattr(DEFAULTS, it.name)) for it in fields(Config) if it.name != "places"}
 del NOT_BUILT["allow_writeable_chroot"]
 
 
 def read(path: Path, given: Iterable[str] = ()) -> Config:
     """The configuration of a file, with the `name=value` of the command line over it. UsageError for any fault."""
-    values = dict(_file(path))
-    values.update(_pair(text, f"-o{text}") for text in given)
-    values.pop("", None)
-    config = Config(**values)
-    refuse_senseless(config, str(path))
-    return config
+    try:
+        lines = list(_lines(path))
+    except FileNotFoundError:
+        raise bunri.UsageError(f"there is no file {str(path)!r}") from None
+    return _checked(Config(), str(path), [*lines, *_given(given)])
 
 
 def shared(folder: str, port: int, given: Iterable[str] = ()) -> Config:
     """A folder for anonymous, read-only, on the loopback, by processes with user ids of their own."""
-    values = dict(_pair(text, f"-o{text}") for text in given)
-    values.pop("", None)
     plain = Config(
         listen=True, listen_address="127.0.0.1", listen_port=port, anonymous_enable=True, anon_root=folder,
         ftp_username="", ftpd_banner="bunri ftpd: ready.",
     )  # fmt: skip
-    config = replace(plain, **values)
-    refuse_senseless(config, "--share")
-    return config
+    return _checked(plain, "--share", _given(given))
 
 
 def for_user(config: Config, path: Path) -> Config:
     """The same with a user's own file over it; unchanged where he has none."""
     try:
-        values = dict(_file(path))
+        values, places = _settings(_lines(path))
     except FileNotFoundError:
         return config
     late = sorted(set(values) & BEFORE_LOGIN)
     if late:
         raise bunri.UsageError(
-            f"{path}: {late[0]} has been used when a user's own file is read. Set it in the main file"
+            f"{places[late[0]]}: {late[0]} has been used when a user's own file is read. Set it in the main file"
         )
-    return replace(config, **values)
+    return replace(config, **values, places={**config.places, **places})
 
 
-def _file(path: Path) -> Mapping[str, Any]:
+def _checked(plain: Config, where: str, lines: Iterable[tuple[str, str]]) -> Config:
+    values, places = _settings(lines)
+    config = replace(plain, **values, places={"": where, **places})
+    refuse_senseless(config)
+    return config
+
+
+def _given(options: Iterable[str]) -> Iterator[tuple[str, str]]:
+    return ((f"-o{text}", text) for text in options)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines that say something, each with its place."""
+    for number, line in enumerate(_text(path).split("\n"), 1):
+        if line.strip() and not line.startswith("#"):
+            yield f"{path}:{number}", line.rstrip("\r")
+
+
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # some editors begin a file with it
     except FileNotFoundError:
         raise
-    except (OSError, UnicodeDecodeError) as fault:
-        raise bunri.UsageError(f"{path}: {fault}") from None
-    values: dict[str, Any] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip() and not line.startswith("#"):
-            name, value = _pair(line.rstrip("\r"), f"{path}:{number}")
-            values.pop(name, None)  # the last one holds
-            values[name] = value
+    except OSError as fault:
+        raise bunri.UsageError(f"{path}: {fault.strerror}") from None
+    try:
+        return data.decode()
+    except UnicodeDecodeError as fault:
+        line = data.count(b"\n", 0, fault.start) + 1
+        raise bunri.UsageError(f"{path}:{line}: this line is not UTF-8. Write the file in UTF-8") from None
+
+
+def _settings(lines: Iterable[tuple[str, str]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values, and where each was set. The last one holds."""
+    values, places = dict[str, Any](), dict[str, str]()
+    for where, line in lines:
+        name, value = _pair(line, where)
+        values[name], places[name] = value, where
     values.pop("", None)
-    return values
+    places.pop("", None)
+    return values, places
 
 
 def _pair(line: str, where: str) -> tuple[str, Any]:
     name, equals, text = line.partition("=")
+    if "\0" in line:
+        raise bunri.UsageError(f"{where}: there is a zero byte in this line. Take it out")
     if not equals:
         raise bunri.UsageError(f"{where}: {line!r} is no setting. Write name=value")
     if name != name.strip():
@@ -256,12 +297,20 @@ def _value(name: str, text: str, where: str) -> bool | int | str:
         if text.lower() not in (*YES, *NO):
             raise bunri.UsageError(f"{where}: {name}={text!r} is neither YES nor NO")
         return text.lower() in YES
-    try:
-        number = int(text, 8 if text.startswith("0") else 10)
-    except ValueError:
-        raise bunri.UsageError(f"{where}: {name}={text!r} is no number (with a first 0: octal)") from None
-    if not 0 <= number < 1 << 32:
-        raise bunri.UsageError(f"{where}: {name}={text} is out of range")
+    return _number(name, text, where)
+
+
+def _number(name: str, text: str, where: str) -> int:
+    octal = text.startswith("0")
+    if not re.fullmatch(r"0[0-7]*|[1-9][0-9]{0,20}", text, re.ASCII):
+        raise bunri.UsageError(f"{where}: {name}={text!r} is no number (with a first 0: octal)")
+    number = int(text, 8 if octal else 10)
+    low, high = RANGES.get(name, (0, (1 << 32) - 1))
+    if number > high and name in MODES:
+        hint = "" if octal else f". Write it with a first 0: {name}=0{text}"
+        raise bunri.UsageError(f"{where}: {name}={text} is above 0777{hint}")
+    if not low <= number <= high and not (number == 0 and name in ZERO_IS_ANY):
+        raise bunri.UsageError(f"{where}: {name}={text} is out of range: it is a number from {low} to {high}")
     return number
 
 
@@ -273,35 +322,48 @@ def _no_ciphers(text: str) -> str | None:
     return None
 
 
+def _no_ipv4(text: str) -> str | None:
+    return None if _is_address(socket.AF_INET, text) else "it is no IPv4 address, as 192.0.2.1"
+
+
+def _no_ipv6(text: str) -> str | None:
+    return None if _is_address(socket.AF_INET6, text.partition("%")[0]) else "it is no IPv6 address, as 2001:db8::1"
+
+
+def _is_address(family: socket.AddressFamily, text: str) -> bool:
+    try:
+        socket.inet_pton(family, text)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 # What is wrong with the text of an option; None if nothing.
 CHECKS: dict[str, Callable[[str], str | None]] = {
     **dict.fromkeys(("deny_file", "hide_file", "download_file", "upload_file"), patterns.check),
     **dict.fromkeys(("cmds_allowed", "cmds_denied"), verbs.check),
+    **dict.fromkeys(("listen_address", "pasv_address"), _no_ipv4),
+    "listen_address6": _no_ipv6,
     "ssl_ciphers": _no_ciphers,
 }
 
 
-def refuse_senseless(config: Config, where: str) -> None:
+def refuse_senseless(config: Config) -> None:
     """Settings that contradict each other, or would let nobody in."""
     c = config
-    sentences = {
-        "listen and listen_ipv6 exclude each other. Keep one": c.listen and c.listen_ipv6,
-        "nobody could log in. Set anonymous_enable=YES or local_enable=YES": not (c.anonymous_enable or c.local_enable),
-        "guest_enable=YES needs local_enable=YES": c.guest_enable and not c.local_enable,
-        "virtual_passwd_file needs guest_enable=YES": bool(c.virtual_passwd_file) and not c.guest_enable,
-        "implicit_ssl=YES needs ssl_enable=YES": c.implicit_ssl and not c.ssl_enable,
-        "listen_port is above 65535": c.listen_port > 65535,
-        "ftp_data_port is above 65535": c.ftp_data_port > 65535,
-        "pasv_max_port is above 65535": c.pasv_max_port > 65535,
-        "pasv_min_port is above pasv_max_port": bool(c.pasv_max_port) and c.pasv_min_port > c.pasv_max_port,
-        "pasv_enable=NO and port_enable=NO leave no way for data": not (c.pasv_enable or c.port_enable),
-        "local_umask is above 0777": c.local_umask > 0o777,
-        "anon_umask is above 0777": c.anon_umask > 0o777,
-        "chown_uploads=YES needs anonymous uploads, by a user of this system: set anon_upload_enable=YES and ftp_username": (
-            c.chown_uploads and not (c.write_enable and c.anon_upload_enable and c.ftp_username)
-        ),
-        "idle_session_timeout must be at least 1": c.idle_session_timeout < 1,
-    }
-    for sentence, holds in sentences.items():
+    nobody = not (c.anonymous_enable or c.local_enable)
+    owned = c.write_enable and c.anon_upload_enable and c.ftp_username
+    faults = (
+        ("listen_ipv6", c.listen and c.listen_ipv6, "listen and listen_ipv6 exclude each other. Keep one"),
+        ("local_enable", nobody, "nobody could log in. Set anonymous_enable=YES or local_enable=YES"),
+        ("guest_enable", c.guest_enable and not c.local_enable, "guest_enable=YES needs local_enable=YES"),
+        ("virtual_passwd_file", c.virtual_passwd_file and not c.guest_enable, "virtual_passwd_file needs guest_enable=YES"),
+        ("implicit_ssl", c.implicit_ssl and not c.ssl_enable, "implicit_ssl=YES needs ssl_enable=YES"),
+        ("pasv_min_port", 0 < c.pasv_max_port < c.pasv_min_port, "pasv_min_port is above pasv_max_port"),
+        ("port_enable", not (c.pasv_enable or c.port_enable), "pasv_enable=NO and port_enable=NO leave no way for data"),
+        ("chown_uploads", c.chown_uploads and not owned, "chown_uploads=YES needs anonymous uploads, by a user of this "
+         "system: set anon_upload_enable=YES and ftp_username"),
+    )  # fmt: skip
+    for name, holds, sentence in faults:
         if holds:
-            raise bunri.UsageError(f"{where}: {sentence}")
+            raise bunri.UsageError(f"{config.at(name)}: {sentence}")
