@@ -277,10 +277,26 @@ def test_a_hangup_reads_the_configuration_again(place: Path, pub: Path) -> None:
             with FTP(timeout=10) as ftp:
                 ftp.connect("127.0.0.1", server.port)
                 assert ftp.getwelcome() == "220 after"
-            file.write_text("nonsense\n")
+            good = file.read_text()
+            faults = {
+                "nonsense\n": "conf:1: 'nonsense' is no setting",
+                f"{good}userlist_enable=YES\nuserlist_file=/nowhere\n": "userlist_file=/nowhere cannot be read",
+                f"{good}ssl_enable=YES\nrsa_cert_file=/etc/passwd\n": "rsa_cert_file=/etc/passwd: no certificate",
+                f"{good}banner_file=/nowhere\n": "banner_file=/nowhere cannot be read",
+                "": "nobody could log in",
+            }
+            for text, why in faults.items():
+                file.write_text(text)
+                server.process.send_signal(signal.SIGHUP)
+                assert server.says(why), server.log.read_text()
+            file.unlink()
             server.process.send_signal(signal.SIGHUP)
-            assert server.says("the old configuration stays")
+            assert server.says("there is no file")
+            assert server.log.read_text().count("the old configuration stays: ") == len(faults) + 1
             assert old.nlst()
+            with FTP(timeout=10) as ftp:
+                ftp.connect("127.0.0.1", server.port)
+                assert ftp.getwelcome() == "220 after"
 
 
 @pytest.mark.slow

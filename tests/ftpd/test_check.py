@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from ftp_served import ROOT, written
+from ftp_served import ROOT, refused, written
 
+from bunri.apps.ftpd.config import Config
+from bunri.apps.ftpd.needs import unmet
 from bunri.cli.ftpd import command
 
 
@@ -54,8 +58,42 @@ def test_what_is_off_costs_no_permission(
         assert text not in said
 
 
+def certificate(path: Path, *more: str) -> None:
+    """A certificate and its key, in one file."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "2"]
+    files = ["-subj", "/CN=localhost", "-keyout", str(path), "-out", f"{path}.cert"]
+    subprocess.run([*command, *(more or ["-nodes"]), *files], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + Path(f"{path}.cert").read_bytes())
+
+
+def test_a_key_that_is_another_ones_or_has_a_password_is_a_problem(place: Path) -> None:
+    certificate(place / "one")
+    certificate(place / "other")
+    certificate(place / "locked", "-passout", "pass:word")
+    for cert, key in (("one.cert", "other"), ("locked.cert", "locked"), ("one.cert", "one.cert")):
+        config = Config(ssl_enable=True, rsa_cert_file=str(place / cert), rsa_private_key_file=str(place / key))
+        assert [f"{place}/{key}: no certificate with its key" in fault for fault in unmet(config)] == [True]
+    config = Config(ssl_enable=True, rsa_cert_file=str(place / "one.cert"), rsa_private_key_file=str(place / "one"))
+    assert list(unmet(config)) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"userlist_enable": "YES", "userlist_file": "/nowhere"}, "userlist_file=/nowhere cannot be read"),
+        ({"ssl_enable": "YES", "rsa_cert_file": "/etc/passwd"}, "rsa_cert_file=/etc/passwd: no certificate"),
+        ({"ssl_enable": "YES", "rsa_cert_file": "/nowhere"}, "rsa_cert_file=/nowhere cannot be read"),
+    ],
+)
+def test_a_start_refuses_what_the_check_finds(place: Path, home: Path, options: dict[str, str], why: str) -> None:
+    said = refused(str(written(place / "conf", **PLAIN, anon_root=home, **options)))
+    assert f"{place}/conf:8: {why}" in said
+
+
 def test_tls_and_users_have_processes_of_their_own(place: Path, home: Path) -> None:
-    (place / "pem").write_text("")
+    certificate(place / "pem")
     (place / "users").write_text("")
     code, said = checked(
         place, anon_root=home, **PLAIN, ssl_enable="YES", rsa_cert_file=place / "pem", local_enable="YES",
@@ -70,9 +108,11 @@ def test_tls_and_users_have_processes_of_their_own(place: Path, home: Path) -> N
     ("options", "problem"),
     [
         ({"anon_root": "/nowhere"}, "session of anonymous: none could start: its folder '/nowhere' is none"),
-        ({"banner_file": "/nowhere"}, "banner_file /nowhere"),
-        ({"ssl_enable": "YES", "rsa_cert_file": "/nowhere"}, "rsa_cert_file=/nowhere cannot be read"),
-        ({"userlist_enable": "YES", "userlist_file": "/nowhere"}, "/nowhere"),
+        ({"banner_file": "/nowhere"}, "conf:7: banner_file=/nowhere cannot be read: No such file"),
+        ({"ssl_enable": "YES", "rsa_cert_file": "/nowhere"}, "conf:8: rsa_cert_file=/nowhere cannot be read"),
+        ({"ssl_enable": "YES", "rsa_cert_file": "/etc/passwd"}, "conf:8: rsa_cert_file=/etc/passwd: no certificate"),
+        ({"userlist_enable": "YES", "userlist_file": "/nowhere"}, "conf:8: userlist_file=/nowhere cannot be read: No"),
+        ({"chroot_list_enable": "YES", "chroot_list_file": "/nowhere"}, "conf:8: chroot_list_file=/nowhere cannot be"),
         ({"local_enable": "YES", "pam_service_name": "no-such"}, "pam_service_name=no-such"),
         ({"ftp_username": "no-such-user"}, "there is no user 'no-such-user'"),
         ({"user_config_dir": "/nowhere"}, "user_config_dir=/nowhere is no folder"),

@@ -127,7 +127,7 @@ def names_in(file: str) -> frozenset[str]:
         info = os.stat(file)
         return _names_in(file, (info.st_ino, info.st_size, info.st_mtime_ns))
     except (OSError, UnicodeDecodeError) as fault:
-        raise bunri.UsageError(f"{file}: {fault}") from None
+        raise bunri.UsageError(f"{file} cannot be read: {why_unread(fault)}") from None
 
 
 @lru_cache(maxsize=8)
@@ -135,6 +135,10 @@ def _names_in(file: str, _state: tuple[int, ...]) -> frozenset[str]:
     """Read again only when it has changed: strangers say names as fast as they like."""
     lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
     return frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+
+
+def why_unread(fault: OSError | UnicodeDecodeError) -> str:
+    return "it is not UTF-8" if isinstance(fault, UnicodeDecodeError) else str(fault.strerror)
 
 
 def _refuse_writable(home: str, entry: pwd.struct_passwd | None) -> None:

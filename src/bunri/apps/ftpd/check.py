@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import bunri
-from bunri.apps.ftpd.accounts import CHANGING, MAKING, UPLOADING, account, names_in
+from bunri.apps.ftpd.accounts import CHANGING, MAKING, UPLOADING, account
 from bunri.apps.ftpd.auth import Pam, Passwords
 from bunri.apps.ftpd.config import DEFAULTS, Config
 from bunri.apps.ftpd.messages import Kind
-from bunri.apps.ftpd.monitor import banner
+from bunri.apps.ftpd.needs import unmet
 from bunri.apps.ftpd.prelogin import CALLS, PreLogin
 from bunri.apps.ftpd.session import Session
 from bunri.apps.ftpd.tls import Tls
@@ -87,23 +87,14 @@ def _auth(config: Config) -> Iterator[str]:
 
 def problems(config: Config) -> Iterator[str]:
     """What a start would refuse, or a peer would meet. Files are looked for as whoever asks this."""
-    if config.banner_file:
-        yield from _unless(partial(banner, config))
-    for name in ("userlist_file",) * config.userlist_enable + ("chroot_list_file",) * config.chroot_list_enable:
-        yield from _unless(partial(names_in, getattr(config, name)))
-    needed = ["rsa_cert_file", "rsa_private_key_file"] if config.ssl_enable else []
-    if config.guest_enable:
-        needed.append("virtual_passwd_file")
-    for name in needed:
-        if (path := getattr(config, name)) and not os.access(path, os.R_OK):
-            yield f"{name}={path} cannot be read"
+    yield from unmet(config)
+    if (path := config.virtual_passwd_file) and not os.access(path, os.R_OK):
+        yield f"{config.at('virtual_passwd_file')}: virtual_passwd_file={path} cannot be read"
     if config.user_config_dir and not os.path.isdir(config.user_config_dir):
         yield f"user_config_dir={config.user_config_dir} is no folder: no user has settings of his own"
-    if config.local_enable and not config.virtual_passwd_file:
-        if not os.path.exists(f"/etc/pam.d/{config.pam_service_name}"):
-            yield f"pam_service_name={config.pam_service_name}: /etc/pam.d has no such file, and PAM's 'other' decides"
-        if os.geteuid() != 0:
-            yield "local users need a server that root starts"
+    asks_pam = config.local_enable and not config.virtual_passwd_file
+    if asks_pam and not os.path.exists(f"/etc/pam.d/{config.pam_service_name}"):
+        yield f"pam_service_name={config.pam_service_name}: /etc/pam.d has no such file, and PAM's 'other' decides"
     for name, kind in _samples(config):
         if fault := next(_unless(partial(account, config, name, kind, tls=False)), None):
             yield f"session of {name}: none could start: {fault}"

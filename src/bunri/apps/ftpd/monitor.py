@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import os
 import resource
 import signal
 import socket
@@ -19,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
-from pathlib import Path
 
 import bunri
 from bunri import broker
@@ -32,6 +30,7 @@ from bunri.apps.ftpd.listening import listener_for, notify
 from bunri.apps.ftpd.logins import LoginHere, first_line
 from bunri.apps.ftpd.logs import LogHere, Logs
 from bunri.apps.ftpd.messages import Greeting, Handover, NoData
+from bunri.apps.ftpd.needs import banner, refuse_unmet
 from bunri.apps.ftpd.prelogin import PreLogin
 from bunri.apps.ftpd.session import Session
 from bunri.apps.ftpd.tls import Tls
@@ -114,6 +113,7 @@ class Server:
             return
         try:
             config = self.reload()
+            refuse_unmet(config)
             text = banner(config)
             self._logs.open(config)
         except (bunri.UsageError, OSError) as fault:
@@ -204,16 +204,6 @@ class Server:
             data.close()
 
 
-def banner(config: Config) -> str:
-    """What a peer is greeted with. UsageError if its file cannot be read."""
-    if config.banner_file:
-        try:
-            return Path(config.banner_file).read_text(encoding="utf-8").rstrip("\n")
-        except (OSError, UnicodeDecodeError) as fault:
-            raise bunri.UsageError(f"banner_file {config.banner_file}: {fault}") from None
-    return config.ftpd_banner or "(bunri ftpd)"
-
-
 def _turn_away(control: socket.socket, why: str) -> None:
     with control:
         control.setblocking(False)
@@ -234,13 +224,7 @@ def serve(
     config: Config, ready: Callable[[int], None], reload: Callable[[], Config] | None = None, drain: float = 10.0
 ) -> None:
     """Serve until a signal ends it. `ready` is told the port."""
-    if config.local_enable and os.geteuid() != 0 and not config.virtual_passwd_file:
-        raise bunri.UsageError("local users need a server that root starts. Set local_enable=NO, or use virtual users")
-    if config.chown_uploads and os.geteuid() != 0:
-        raise bunri.UsageError("chown_uploads=YES needs a server that root starts")
-    for file in (config.rsa_cert_file, config.rsa_private_key_file) if config.ssl_enable else ():
-        if file and not os.access(file, os.R_OK):
-            raise bunri.UsageError(f"the certificate or key {file!r} cannot be read")
+    refuse_unmet(config)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes about six descriptors here
     bunri.prepare(PreLogin, Session, *_further(config))
