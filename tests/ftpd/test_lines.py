@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
+import socket
 import time
 from collections.abc import Iterator
-from ftplib import FTP, error_perm
+from ftplib import FTP
 from pathlib import Path
 
 import pytest
@@ -43,10 +43,7 @@ def server(ground: Path) -> Iterator[Served]:
 def said(ftp: FTP, sent: bytes, count: int) -> list[str]:
     """The codes of what is answered, and that nothing more is: a NOOP comes behind it."""
     ftp.sock.sendall(sent + b"NOOP\r\n")
-    answers: list[str] = []
-    for _ in range(count + 1):
-        with contextlib.suppress(error_perm):
-            answers.append(ftp.getmultiline())
+    answers = [ftp.getmultiline() for _ in range(count + 1)]
     assert answers.pop() == "200 NOOP ok."
     return [answer[:3] for answer in answers]
 
@@ -123,3 +120,47 @@ def test_who_does_not_read_his_answers_is_not_obeyed_further(server: Served) -> 
         time.sleep(2)
         assert int(re.findall(r"VmRSS:\s+(\d+)", status.read_text())[0]) < before + 4000  # kB; all would be 18 MB
         assert said(ftp, b"", count) == ["214"] * count
+
+
+def test_epsv_all_is_answered_as_its_rfc_says(server: Served) -> None:
+    with server.login() as ftp:
+        assert ftp.sendcmd("EPSV ALL")[:3] == "200"
+        assert said(ftp, b"PASV\r\n", 1) == ["501"]
+        assert ftp.sendcmd("EPSV")[:3] == "229"
+
+
+def test_hidden_owners_are_not_in_facts_either(server: Served) -> None:
+    with server.login() as ftp:
+        assert "unix.uid" not in ftp.sendcmd("FEAT") and "unix.mode" in ftp.sendcmd("FEAT")
+        assert ftp.sendcmd("OPTS MLST type;unix.uid;unix.gid;") == "200 MLST OPTS type;"
+        assert "unix.uid" not in ftp.sendcmd("MLST in")
+
+
+def test_a_hidden_file_is_hidden_from_who_names_it(server: Served, ground: Path) -> None:
+    (ground / "pub" / "song.mp3").write_text("la")
+    try:
+        with server.login() as ftp:
+            assert [lines_of(ftp, f"{command} song.mp3") for command in ("NLST", "LIST")] == [[], []]
+            assert ftp.size("song.mp3") == 2
+    finally:
+        (ground / "pub" / "song.mp3").unlink()
+
+
+def test_the_family_of_a_peer_is_his_own(tmp_path: Path, ground: Path) -> None:
+    """Also where one listener is for both, and the kernel shows him as ::ffff:127.0.0.1."""
+    file = written(tmp_path / "conf", anonymous_enable="YES", anon_root=ground / "pub", ftp_username="", listen="NO",
+                   listen_ipv6="YES", listen_address6="::")  # fmt: skip
+    with serving(tmp_path, str(file)) as both, both.login() as ftp, FTP(timeout=10) as six:
+        assert ftp.sendcmd("EPRT |1|127.0.0.1|50000|")[:3] == "200"
+        assert ftp.sendcmd("EPSV 1")[:3] == "229"
+        assert said(ftp, b"EPSV 2\r\nEPRT |2|::1|50000|\r\n", 2) == ["522", "522"]
+        with socket.create_server(("127.0.0.1", 0)) as waiting:
+            ftp.sendcmd(f"EPRT |1|127.0.0.1|{waiting.getsockname()[1]}|")
+            assert ftp.sendcmd("NLST")[:3] == "150"
+            with waiting.accept()[0] as data:
+                assert data.recv(100) == b"in\r\n"
+            assert ftp.voidresp()[:3] == "226"
+        six.connect("::1", both.port)
+        six.login()
+        assert six.sendcmd("EPRT |2|::1|50000|")[:3] == "200"
+        assert said(six, b"EPSV 1\r\nEPRT |1|127.0.0.1|50000|\r\n", 2) == ["522", "522"]

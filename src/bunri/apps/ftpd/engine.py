@@ -88,7 +88,8 @@ class Control(socket.socket):
 
     @property
     def family(self) -> socket.AddressFamily:
-        return socket.AF_INET6 if ":" in self._names[1][0] else socket.AF_INET
+        """The peer's, also where the listener is for both and shows him as ::ffff:a.b.c.d."""
+        return socket.AF_INET6 if ":" in self._names[1][0].removeprefix("::ffff:") else socket.AF_INET
 
     def getsockname(self) -> tuple[str, int]:
         return self._names[0]
@@ -107,6 +108,7 @@ class Engine(Lines):
     }
     tcp_no_delay = False  # set by the monitor: a worker sets no options
     unicode_errors = ERRORS
+    _available_facts: list[str]
 
     @classmethod
     def prepare(cls) -> None:
@@ -139,6 +141,8 @@ class Engine(Lines):
         self.authenticated = True
         self.username = rights.user
         self.fs = Files(rights, self, services.uploads, services.owners)
+        if rights.hide_ids:
+            self._available_facts = [fact for fact in self._available_facts if fact not in ("unix.uid", "unix.gid")]
         if rights.tls:
             self._extra_feats = ["AUTH TLS", "PBSZ", "PROT"]
 
@@ -269,7 +273,7 @@ class Engine(Lines):
 
     def _named(self, folder: str, last: str, flags: str) -> list[str]:
         if os.path.lexists(os.path.join(folder, last)):
-            return [last]
+            return [] if matches(self._rights.hide, last) else [last]
         if not any(sign in last for sign in "*?["):
             return []
         return sorted(name for name in self.fs.listed(folder, flags) if fnmatchcase(name, last))
@@ -308,6 +312,13 @@ class Engine(Lines):
             self.data_channel.close()
             self.data_channel = None
         self._port = None
+
+    def ftp_EPSV(self, line: str) -> None:
+        if line.upper() != "ALL":
+            super().ftp_EPSV(line)
+            return
+        self._epsvall = True
+        self.respond("200 EPSV ALL ok.")  # RFC 2428, section 4
 
     def ftp_PBSZ(self, line: str) -> None:
         self.respond("200 PBSZ set to 0.")
