@@ -207,6 +207,20 @@ def test_tls_from_the_first_byte(folder: Path, pem: Path, pub: Path) -> None:
             ftp.connect("127.0.0.1", server.port, timeout=1)
 
 
+@pytest.mark.parametrize("implicit", ["NO", "YES"])
+def test_an_idle_stranger_is_told_so_in_secret(folder: Path, pem: Path, pub: Path, implicit: str) -> None:
+    file = written(folder / f"idle-{implicit}", **BASE, anon_root=pub, rsa_cert_file=pem, implicit_ssl=implicit,
+                   idle_session_timeout=1)  # fmt: skip
+    context = ssl._create_unverified_context()
+    with serving(folder, str(file)) as server, socket.create_connection(("127.0.0.1", server.port), 20) as plain:
+        if implicit == "NO":
+            assert plain.recv(100).startswith(b"220 ")
+            plain.sendall(b"AUTH TLS\r\n")
+            assert plain.recv(100).startswith(b"234 ")
+        with context.wrap_socket(plain) as wrapped, wrapped.makefile("rb") as lines:
+            assert [line[:3] for line in lines] == ([b"421"] if implicit == "NO" else [b"220", b"421"])
+
+
 def test_without_a_certificate_it_does_not_start(folder: Path, pub: Path) -> None:
     """Found at the start, not at the first AUTH."""
     file = written(folder / "none", **BASE, anon_root=pub, rsa_cert_file="/nowhere.pem")

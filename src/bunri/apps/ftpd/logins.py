@@ -17,6 +17,7 @@ from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.logs import Logs
 from bunri.apps.ftpd.messages import Ask, Kind, Login
 from bunri.apps.ftpd.names import LONGEST
+from bunri.apps.ftpd.prelogin import GLANCE
 from bunri.apps.ftpd.secure import Secure
 
 log = logging.getLogger("bunri.ftpd")
@@ -67,6 +68,7 @@ class LoginHere(Login):
             raise bunri.Misbehaved("it asked for TLS twice, or where there is none")
         self.secure = Secure.start(self._config)
         self.control = await self.secure.control(self.control)
+        self.control.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, GLANCE)
         return self.control.dup()
 
     async def finish(self) -> None:

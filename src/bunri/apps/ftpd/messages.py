@@ -38,6 +38,7 @@ class Greeting:
     attempts: int  # passwords; the monitor counts for itself
     tls: bool = False  # AUTH TLS is offered
     secured: bool = False  # TLS is on already (implicit_ssl)
+    idle: int = 300  # seconds to the next command; the worker has fewer in all
 
 
 @dataclass(frozen=True)

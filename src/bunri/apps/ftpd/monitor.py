@@ -31,7 +31,7 @@ from bunri.apps.ftpd.logins import LoginHere, first_line
 from bunri.apps.ftpd.logs import LogHere, Logs
 from bunri.apps.ftpd.messages import Greeting, Handover, NoData
 from bunri.apps.ftpd.needs import banner, refuse_unmet
-from bunri.apps.ftpd.prelogin import PreLogin
+from bunri.apps.ftpd.prelogin import GLANCE, PreLogin
 from bunri.apps.ftpd.session import Session
 from bunri.apps.ftpd.tls import Tls
 
@@ -169,13 +169,15 @@ class Server:
     async def _talk(self, control: socket.socket, peer: str) -> None:
         config, logs = self.config, self._logs
         control.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        control.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, GLANCE)  # while it blocks: until login
         control.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # ABOR comes with urgent bytes before it
         logs.event(peer, "CONNECT")
         login = LoginHere(control, config, peer, logs)
         try:
             if config.implicit_ssl:
                 (await login.tls()).close()
-            greeting = Greeting(self._banner, config.max_login_fails, config.ssl_enable, login.secure is not None)
+            secured, idle = login.secure is not None, config.idle_session_timeout
+            greeting = Greeting(self._banner, config.max_login_fails, config.ssl_enable, secured, idle)
             pre = PreLogin.start(login.control, login, greeting)
             try:
                 next_ = await bunri.call(pre.talk)

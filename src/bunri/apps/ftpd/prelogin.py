@@ -7,6 +7,8 @@ another process, which gets the bytes that the peer sent ahead.
 from __future__ import annotations
 
 import socket
+import struct
+import time
 
 import bunri
 from bunri import seccomp
@@ -21,6 +23,8 @@ CALLS = frozenset((
 ))  # fmt: skip
 OTHERS = sorted({*seccomp.syscalls_of("x86_64"), *seccomp.syscalls_of("aarch64")} - CALLS - seccomp.ATTACK_SHAPED)
 LONGEST = 400  # bytes of a command line
+PATIENCE = 55  # seconds in all: a little less than the policy's, so that a last word can be said
+GLANCE = struct.pack("ll", 1, 0)  # SO_RCVTIMEO, set by the monitor: how often the worker looks at the clock
 FEATURES = ("EPRT", "EPSV", "MDTM", "MLST type*;perm*;size*;modify*;unique*;", "REST STREAM", "SIZE", "TVFS", "UTF8")
 
 TLS_FEATURES = ("AUTH TLS", "PBSZ", "PROT")
@@ -51,10 +55,12 @@ class PreLogin(bunri.Compartment):
         self._buffer = b""
         self._user = ""
         self._failed = 0
+        self._ends = 0.0
 
     def talk(self) -> Handover | None:
         """Until login: what the session goes on with, bytes that were sent ahead among it. None: he left."""
         self._control.setblocking(True)
+        self._ends = time.monotonic() + PATIENCE
         self._greet()
         while (line := self._line()) is not None:
             word, _, argument = line.partition(" ")
@@ -149,14 +155,20 @@ class PreLogin(bunri.Compartment):
 
     def _line(self) -> str | None:
         """The next line; None at the end, or when what comes is no command line."""
+        until = min(self._ends, time.monotonic() + self._greeting.idle)
         while b"\n" not in self._buffer and len(self._buffer) <= LONGEST:
             try:
                 more = self._control.recv(LONGEST)
+                if not more:
+                    return None
+                self._buffer += more
+            except BlockingIOError:
+                pass  # nothing yet
             except OSError:
                 return None
-            if not more:
+            if time.monotonic() > until:
+                self._say(421, "Timeout.")
                 return None
-            self._buffer += more
         line, _, self._buffer = self._buffer.partition(b"\n")
         if len(line) > LONGEST:
             self._say(500, "Input line too long.")
