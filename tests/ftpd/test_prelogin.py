@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
-from ftplib import FTP
+from ftplib import FTP, error_perm
 from pathlib import Path
 
 import pytest
-from ftp_served import Served, serving, written
+from ftp_served import Served, pam_service, serving, system_user, written
 
 from bunri.apps.ftpd import prelogin
 from bunri.apps.ftpd.auth import hashed
@@ -56,3 +57,27 @@ def test_a_stranger_who_says_something_stays(virtual: Served) -> None:
 
 def test_the_last_word_comes_before_the_policys_end() -> None:
     assert prelogin.PreLogin.policy.wall == 60.0 and prelogin.PATIENCE + 1 < 60
+
+
+def test_a_password_is_its_bytes(place: Path) -> None:
+    """Not text: this one is Latin-1."""
+    password = b"caf\xe9 \xff"
+    with pam_service() as service, system_user() as (name, _, home):
+        subprocess.run(["chpasswd"], input=name.encode() + b":" + password + b"\n", check=True)
+        (home / "mine").write_text("")
+        file = written(place / "conf", local_enable="YES", pam_service_name=service, delay_failed_login=0)
+        with serving(place, str(file)) as server, connected(server) as ftp:
+            ftp.encoding = "latin-1"
+            for wrong in ("caf? ?", "caf\ufffd \ufffd".encode().decode("latin-1")):
+                with pytest.raises(error_perm, match="530"):
+                    ftp.login(name, wrong)
+            ftp.sock.sendall(b"USER " + name.encode() + b"\r\nPASS " + password + b"\r\n")
+            assert [ftp.getresp()[:3] for _ in range(2)] == ["331", "230"]
+
+
+def test_a_name_that_is_no_text_is_nobodys(virtual: Served) -> None:
+    with connected(virtual) as ftp:
+        ftp.sock.sendall(b"USER l\xe9na\r\nPASS x\r\n")
+        assert ftp.getresp()[:3] == "331"
+        with pytest.raises(error_perm, match="530 Login incorrect"):
+            ftp.getresp()

@@ -128,6 +128,7 @@ class PreLogin(bunri.Compartment):
 
     def _named(self, user: str) -> None:
         self._user = ""
+        user = user.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # nobody's, and what the log shows
         try:
             ask = bunri.call(self._login.user, user).result()
         except bunri.UsageError:
@@ -144,8 +145,9 @@ class PreLogin(bunri.Compartment):
             self._say(503, "Login with USER first.")
             return False
         user, self._user = self._user, ""
+        secret = bunri.Secret(password.encode("utf-8", "surrogateescape"))  # the bytes as they came
         try:
-            yes = bunri.call(self._login.password, user, bunri.Secret(password)).result()
+            yes = bunri.call(self._login.password, user, secret).result()
         except bunri.UsageError:
             yes = False  # no name that a message could carry is a user's
         if not yes:
@@ -173,7 +175,7 @@ class PreLogin(bunri.Compartment):
         if len(line) > LONGEST:
             self._say(500, "Input line too long.")
             return None
-        return line.rstrip(b"\r").decode("utf-8", "replace")
+        return line.rstrip(b"\r").decode("utf-8", "surrogateescape")
 
     def _say(self, code: int, text: str) -> None:
         self._send(f"{code} {text}\r\n")
