@@ -12,7 +12,7 @@ import bunri
 from bunri.apps.ftpd import config as _config
 from bunri.apps.ftpd import verbs
 from bunri.apps.ftpd.accounts import _commands, names_in
-from bunri.apps.ftpd.config import KINDS, NOT_BUILT, Config, for_user, read
+from bunri.apps.ftpd.config import EITHER, KINDS, NOT_BUILT, Config, for_user, read
 from bunri.apps.ftpd.messages import Kind
 
 pytestmark = pytest.mark.slow
@@ -123,10 +123,14 @@ def test_a_contradiction_is_told_with_the_place_of_one_of_its_options(tmp_path: 
         ({"cmds_allowed": "SITE"}, ["SITE", "SITE CHMOD", "SITE HELP", "QUIT"], ["RETR", "DELE"]),
         ({"cmds_allowed": "RETR,SITE  CHMOD"}, ["RETR", "SITE CHMOD", "USER", "PASS"], ["SITE HELP"]),
         ({"cmds_allowed": "SITE", "cmds_denied": "SITE CHMOD"}, ["SITE HELP"], ["SITE CHMOD"]),
+        ({"mdtm_write": False}, ["MDTM", "DELE"], ["MFMT"]),
+        ({"mdtm_write": True}, ["MDTM", "MFMT"], []),
         ({"cmds_denied": "ACCT,REIN,SMNT"}, ["SITE CHMOD"], []),
     ],
 )
-def test_a_list_of_commands_means_verbs(lists: dict[str, str], there: list[str], gone: list[str]) -> None:
+def test_what_is_listed_or_off_is_what_a_session_has(
+    lists: dict[str, str | bool], there: list[str], gone: list[str]
+) -> None:
     config = Config(local_enable=True, write_enable=True, **lists)  # type: ignore[arg-type]
     commands = _commands(config, Kind.LOCAL, tls=False)
     assert commands >= set(there) and not commands & set(gone)
@@ -139,6 +143,30 @@ def test_every_command_of_the_server_is_known_to_the_lists() -> None:
 
 def test_an_option_that_is_not_built_may_stand_at_its_default(tmp_path: Path) -> None:
     assert parsed(tmp_path, "tcp_wrappers=NO\nseccomp_sandbox=YES\n") == parsed(tmp_path, "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["ssl_tlsv1=NO", "lock_upload_files=NO", "use_sendfile=NO", "ssl_request_cert=NO", "background=YES", "debug_ssl=1",
+     "setproctitle_enable=YES", "no_log_lock=true", "check_shell=NO", "check_shell=YES", "one_process_model=false"],
+)  # fmt: skip
+def test_a_value_that_changes_nothing_is_accepted(tmp_path: Path, line: str) -> None:
+    assert parsed(tmp_path, f"{line}\n") == parsed(tmp_path, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("background=perhaps", "neither YES nor NO"),
+        ("strict_ssl_read_eof=YES", "does not have"),
+        ("require_cert=YES", "does not have"),
+        ("ssl_sslv3=YES", "does not have"),
+        ("delete_failed_uploads=YES", "does not have"),
+    ],
+)
+def test_a_value_that_would_be_missed_is_refused(tmp_path: Path, line: str, what: str) -> None:
+    with pytest.raises(bunri.UsageError, match=f"conf:3: .*{what}"):
+        parsed(tmp_path, line)
 
 
 def test_nobody_to_log_in_is_refused(tmp_path: Path) -> None:
@@ -165,7 +193,7 @@ def test_every_option_of_the_manual_is_known() -> None:
         pytest.skip("vsftpd's manual is not installed")
     names = set(re.findall(r"\.TP\n\.B (\w+)\n", gzip.decompress(manual.read_bytes()).decode()))
     assert len(names) > 100
-    assert names <= set(KINDS) | set(NOT_BUILT)
+    assert names <= set(KINDS) | set(NOT_BUILT) | set(EITHER)
 
 
 def test_the_defaults_are_those_of_the_manual() -> None:

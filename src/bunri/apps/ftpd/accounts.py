@@ -170,6 +170,8 @@ def _commands(c: Config, kind: Kind, tls: bool) -> frozenset[str]:
         commands |= MAKING if as_local or c.anon_mkdir_write_enable else frozenset()
         commands |= CHANGING if as_local or c.anon_other_write_enable else frozenset()
         commands |= {"SITE CHMOD"} if as_local and c.chmod_enable else frozenset()
+    if not c.mdtm_write:
+        commands -= {"MFMT"}
     if not c.pasv_enable:
         commands -= {"PASV", "EPSV"}
     if not c.port_enable:

@@ -22,19 +22,30 @@ from bunri.apps.ftpd import patterns, verbs
 
 # vsftpd has these as well; a configuration that sets one to something else than its default is refused.
 NOT_BUILT: dict[str, str] = {
-    "background": "NO", "check_shell": "YES", "debug_ssl": "NO",
     "delete_failed_uploads": "NO", "deny_email_enable": "NO", "force_dot_files": "NO",
-    "lock_upload_files": "YES", "mdtm_write": "YES", "no_anon_password": "NO", "no_log_lock": "NO",
+    "no_anon_password": "NO",
     "one_process_model": "NO", "pasv_addr_resolve": "NO", "require_cert": "NO", "run_as_launching_user": "NO",
-    "secure_email_list_enable": "NO", "session_support": "NO", "setproctitle_enable": "NO", "ssl_request_cert": "YES",
-    "ssl_sslv2": "NO", "ssl_sslv3": "NO", "ssl_tlsv1": "YES", "strict_ssl_read_eof": "NO",
+    "secure_email_list_enable": "NO", "session_support": "NO",
+    "ssl_sslv2": "NO", "ssl_sslv3": "NO", "strict_ssl_read_eof": "NO",
     "strict_ssl_write_shutdown": "NO", "tcp_wrappers": "NO", "tilde_user_enable": "NO",
-    "use_sendfile": "YES", "validate_cert": "NO", "delay_successful_login": "0", "trans_chunk_size": "0", "banned_email_file": "",
+    "validate_cert": "NO", "delay_successful_login": "0", "trans_chunk_size": "0", "banned_email_file": "",
     "ca_certs_file": "",
     "dsa_cert_file": "", "dsa_private_key_file": "", "email_password_file": "",
     "isolate": "YES", "isolate_network": "YES",
     "seccomp_sandbox": "YES", "allow_writeable_chroot": "", "pasv_promiscuous": "NO", "port_promiscuous": "NO",
 }  # fmt: skip
+# And these, whose value changes nothing here that a user would meet: YES and NO are both accepted, and why.
+EITHER: dict[str, str] = {
+    "background": "it stays in the foreground, where systemd wants it",
+    "check_shell": "PAM's service decides about shells, as with a vsftpd that was built with PAM",
+    "debug_ssl": "why the handshake of a control connection failed is logged always",
+    "lock_upload_files": "no file is locked",
+    "no_log_lock": "a line of a log is one write, and no lock is taken",
+    "setproctitle_enable": "the titles of the processes stay as they are",
+    "ssl_request_cert": "no certificate is asked for",
+    "ssl_tlsv1": "TLS 1.2 and newer",
+    "use_sendfile": "how the bytes go out is nobody's matter",
+}
 # Why, where the reason is not that nobody has written it yet.
 REASONS: dict[str, str] = {
     "pasv_promiscuous": "data connections are with the peer of the control connection, always",
@@ -113,6 +124,7 @@ class Config:
     download_enable: bool = True
     dirlist_enable: bool = True
     chmod_enable: bool = True
+    mdtm_write: bool = True  # here: MFMT. MDTM reads only
     anon_upload_enable: bool = False
     anon_mkdir_write_enable: bool = False
     anon_other_write_enable: bool = False
@@ -268,18 +280,23 @@ def _pair(line: str, where: str) -> tuple[str, Any]:
         raise bunri.UsageError(f"{where}: {line!r} is no setting. Write name=value")
     if name != name.strip():
         raise bunri.UsageError(f"{where}: no space may stand around the name. Write {name.strip()}={text.strip()}")
+    if name in EITHER:
+        _yes(name, text, where)
+        return "", None
     if name in NOT_BUILT:
         _same_as_default(name, text, where)
         return "", None
     if name not in KINDS:
-        close = difflib.get_close_matches(name, [*KINDS, *NOT_BUILT], n=1)
+        close = difflib.get_close_matches(name, [*KINDS, *NOT_BUILT, *EITHER], n=1)
         hint = f"Did you mean {close[0]}?" if close else "vsftpd.conf(5) has the names"
         raise bunri.UsageError(f"{where}: there is no option {name!r}. {hint}")
     return name, _value(name, text, where)
 
 
 def _same_as_default(name: str, text: str, where: str) -> None:
-    if text.strip().lower() in (NOT_BUILT[name].lower(), ""):
+    default = NOT_BUILT[name]
+    alike = {"YES": YES, "NO": NO}.get(default, (default,))
+    if text.strip().lower() in (*alike, ""):
         return
     why = REASONS.get(name, "it is not built")
     raise bunri.UsageError(f"{where}: bunri ftpd does not have vsftpd's option {name}: {why}. Take the line out")
@@ -294,10 +311,14 @@ def _value(name: str, text: str, where: str) -> bool | int | str:
     if text != text.strip():
         raise bunri.UsageError(f"{where}: no space may stand around the value. Write {name}={text.strip()}")
     if kind is bool:
-        if text.lower() not in (*YES, *NO):
-            raise bunri.UsageError(f"{where}: {name}={text!r} is neither YES nor NO")
-        return text.lower() in YES
+        return _yes(name, text, where)
     return _number(name, text, where)
+
+
+def _yes(name: str, text: str, where: str) -> bool:
+    if text.lower() not in (*YES, *NO):
+        raise bunri.UsageError(f"{where}: {name}={text!r} is neither YES nor NO")
+    return text.lower() in YES
 
 
 def _number(name: str, text: str, where: str) -> int:
