@@ -49,6 +49,7 @@ def test_values_are_read_as_vsftpd_reads_them(tmp_path: Path) -> None:
         ("pasv_min_port=2001\npasv_max_port=2000", "conf:3: pasv_min_port is above pasv_max_port"),
         ("pasv_enable=NO\nport_enable=NO", "no way for data"),
         ("ssl_enable=YES\nforce_anon_logins_ssl=YES", "conf:4: force_anon_logins_ssl=YES and allow_anon_ssl=NO let no"),
+        ("ssl_enable=YES\nforce_anon_data_ssl=YES", "conf:4: force_anon_data_ssl=YES and allow_anon_ssl=NO leave"),
         ("idle_session_timeout=0", "conf:3: idle_session_timeout=0 is out of range: it is a number from 1 to"),
         ("max_login_fails=0", "conf:3: max_login_fails=0 is out of range: it is a number from 1 to"),
         ("accept_timeout=0", "from 1 to"),

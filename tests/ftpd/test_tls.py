@@ -240,3 +240,12 @@ def test_a_killed_tls_process_ends_its_own_connection_only(strict: Served) -> No
         with pytest.raises((EOFError, OSError)):
             victim.getresp()
         assert other.voidcmd("NOOP").startswith("200")
+
+
+def test_data_that_must_be_encrypted_is_refused_after_a_login_in_clear_text(place: Path, pem: Path, pub: Path) -> None:
+    """As vsftpd: force_anon_data_ssl holds for who did not ask for TLS as well."""
+    file = written(place / "conf", **BASE, anon_root=pub, rsa_cert_file=pem, force_anon_data_ssl="YES")
+    with serving(place, str(file)) as server, server.login() as ftp:
+        for refused_ in (ftp.nlst, lambda: ftp.retrbinary("RETR hello", print)):
+            with pytest.raises(error_perm, match="522 Data connections must be encrypted"):
+                refused_()

@@ -209,5 +209,5 @@ def _rights(c: Config, name: str, kind: Kind, commands: frozenset[str], start: s
         pasv_address=c.pasv_address,
         log_lines=c.log_ftp_protocol,
         tls=tls,
-        only_tls=tls and (c.force_anon_data_ssl if kind is Kind.ANONYMOUS else c.force_local_data_ssl),
+        only_tls=c.ssl_enable and (c.force_anon_data_ssl if kind is Kind.ANONYMOUS else c.force_local_data_ssl),
     )

@@ -373,6 +373,7 @@ def refuse_senseless(config: Config) -> None:
     """Settings that contradict each other, or would let nobody in."""
     c = config
     nobody = not (c.anonymous_enable or c.local_enable)
+    in_clear = c.ssl_enable and c.anonymous_enable and not c.allow_anon_ssl
     owned = c.write_enable and c.anon_upload_enable and c.ftp_username
     faults = (
         ("listen_ipv6", c.listen and c.listen_ipv6, "listen and listen_ipv6 exclude each other. Keep one"),
@@ -380,8 +381,10 @@ def refuse_senseless(config: Config) -> None:
         ("guest_enable", c.guest_enable and not c.local_enable, "guest_enable=YES needs local_enable=YES"),
         ("virtual_passwd_file", c.virtual_passwd_file and not c.guest_enable, "virtual_passwd_file needs guest_enable=YES"),
         ("implicit_ssl", c.implicit_ssl and not c.ssl_enable, "implicit_ssl=YES needs ssl_enable=YES"),
-        ("force_anon_logins_ssl", c.ssl_enable and c.anonymous_enable and c.force_anon_logins_ssl and not c.allow_anon_ssl,
+        ("force_anon_logins_ssl", in_clear and c.force_anon_logins_ssl,
          "force_anon_logins_ssl=YES and allow_anon_ssl=NO let no anonymous in. Set allow_anon_ssl=YES"),
+        ("force_anon_data_ssl", in_clear and c.force_anon_data_ssl,
+         "force_anon_data_ssl=YES and allow_anon_ssl=NO leave anonymous no way for data. Set allow_anon_ssl=YES"),
         ("pasv_min_port", 0 < c.pasv_max_port < c.pasv_min_port, "pasv_min_port is above pasv_max_port"),
         ("port_enable", not (c.pasv_enable or c.port_enable), "pasv_enable=NO and port_enable=NO leave no way for data"),
         ("chown_uploads", c.chown_uploads and not owned, "chown_uploads=YES needs anonymous uploads, by a user of this "
