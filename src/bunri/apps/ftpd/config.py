@@ -58,12 +58,13 @@ REASONS: dict[str, str] = {
     "tcp_wrappers": "use the firewall",
 }
 MODES = ("anon_umask", "chown_upload_mode", "file_open_mode", "local_umask")
+MOST = (1 << 32) - 1
 # The least and the most of numbers; of every other any that vsftpd has room for.
 RANGES: dict[str, tuple[int, int]] = {
     **dict.fromkeys(MODES, (0, 0o777)),
     **dict.fromkeys(("ftp_data_port", "listen_port", "pasv_min_port"), (1, 65535)),
     "pasv_max_port": (1024, 65535),  # none below is listened on
-    **dict.fromkeys(("accept_timeout", "connect_timeout", "idle_session_timeout", "max_login_fails"), (1, 0xFFFFFFFF)),
+    **dict.fromkeys(("accept_timeout", "connect_timeout", "idle_session_timeout", "max_login_fails"), (1, MOST)),
 }
 ZERO_IS_ANY = ("listen_port", "pasv_max_port", "pasv_min_port")
 YES, NO = ("yes", "true", "1"), ("no", "false", "0")
@@ -326,12 +327,13 @@ def _number(name: str, text: str, where: str) -> int:
     if not re.fullmatch(r"0[0-7]*|[1-9][0-9]{0,20}", text, re.ASCII):
         raise bunri.UsageError(f"{where}: {name}={text!r} is no number (with a first 0: octal)")
     number = int(text, 8 if octal else 10)
-    low, high = RANGES.get(name, (0, (1 << 32) - 1))
+    low, high = RANGES.get(name, (0, MOST))
     if number > high and name in MODES:
         hint = "" if octal else f". Write it with a first 0: {name}=0{text}"
         raise bunri.UsageError(f"{where}: {name}={text} is above 0777{hint}")
     if not low <= number <= high and not (number == 0 and name in ZERO_IS_ANY):
-        raise bunri.UsageError(f"{where}: {name}={text} is out of range: it is a number from {low} to {high}")
+        ends = f"at least {low}" if low and high == MOST else f"a number from {low} to {high}"
+        raise bunri.UsageError(f"{where}: {name}={text} is out of range: it is {ends}")
     return number
 
 
