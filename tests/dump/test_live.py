@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +74,26 @@ def test_tags_that_the_kernel_took_out_are_put_back(cable: Wire, tmp_path: Path)
         cable.send([plain, tagged, plain, double])
         assert capturing.end() == 0
     assert [packet.data for packet in read(out.read_bytes())] == [tagged, double]
+
+
+def test_an_expression_about_tags_is_one_in_every_spelling(cable: Wire) -> None:
+    """Tagged frames are told apart where their tags have been put back, and not by the kernel, which took them out."""
+    tagged = ether(0x8100, struct.pack(">HH", 5, 0x0800) + ip4(17, udp(1, 2, bytes(40))))
+    plain = udp4(3, 4, bytes(40))
+    with cable.capture("-i", "near", "-n", "-t", "-c", "1", "!vlan") as capturing:
+        cable.send([tagged, plain])
+        assert capturing.end() == 0
+    assert capturing.out == ours(capture([plain]), "-n", "-t")
+
+
+def test_a_hangup_ends_a_capture_as_an_interrupt_does(cable: Wire) -> None:
+    plain = udp4(3, 4, bytes(40))
+    with cable.capture("-i", "near", "-n", "-t") as capturing:
+        cable.send([plain])
+        time.sleep(1.5)
+        assert capturing.end(signal.SIGHUP) == 0
+    assert capturing.out == ours(capture([plain]), "-n", "-t")
+    assert counted(capturing.err)[0] == 1
 
 
 def test_a_snapshot_length_cuts(cable: Wire, tmp_path: Path) -> None:

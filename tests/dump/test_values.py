@@ -30,6 +30,13 @@ def test_packets_are_values(tmp_path: Path) -> None:
     assert "\n".join(packet.text for packet in found) + "\n" == ours(capture(EVERY), "-n", "-t")
 
 
+def test_many_small_packets_are_values(tmp_path: Path) -> None:
+    """A piece of the file has as many of them as one answer of the decoder may carry."""
+    path = tmp_path / "acks.pcap"
+    path.write_bytes(capture([four(6, tcp(40000, 50001, flags=16))] * 6000 + [b""] * 6000))
+    assert sum(1 for _ in dump.packets(path)) == 12000
+
+
 def test_an_expression_chooses_and_verbose_tells_more(tmp_path: Path) -> None:
     path = tmp_path / "every.pcap"
     path.write_bytes(capture(EVERY))

@@ -130,8 +130,9 @@ class Capture:
             while end - at >= 16:
                 second, fraction, captured, length = unpack(buffer, at)
                 stop = at + 16 + captured
-                if captured > MOST_CAPTURED and captured > snap:
-                    raise BadCapture(f"invalid packet capture length {captured}, bigger than snaplen of {snap}")
+                if captured > MOST_CAPTURED:
+                    bound = f"snaplen of {snap}" if snap <= MOST_CAPTURED else f"maximum of {MOST_CAPTURED}"
+                    raise BadCapture(f"invalid packet capture length {captured}, bigger than {bound}")
                 if stop > end:
                     break
                 start, at = at + 16, stop

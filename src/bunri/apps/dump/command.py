@@ -54,9 +54,11 @@ def _run(options: Options) -> int:
     elif options.action == "version":
         print(f"bunri dump {bunri.__version__}\nprints as tcpdump 4.99.3")
     elif options.action == "interfaces":
-        for index, name in socket.if_nameindex():
-            print(f"{index}.{name}")
-        print(f"{len(socket.if_nameindex()) + 1}.any (Pseudo-device that captures on all interfaces)")
+        found = socket.if_nameindex()
+        for index, name in found:
+            print(f"{index}.{bunri.printable(name)}")
+        last = max((index for index, _ in found), default=0)
+        print(f"{last + 1}.any (Pseudo-device that captures on all interfaces)")
     elif options.read:
         return _read(options)
     else:

@@ -11,6 +11,7 @@ nothing. It keeps its copy so that a new decoder can be given the same memory.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import struct
@@ -96,10 +97,10 @@ def find(name: str, link: str) -> Device:
             raise Failed(f"any: {link} is not one of the DLTs supported by this device")
         return Device(name, 0, chosen, 2 if chosen == _COOKED2 else 1)
     try:
-        index = int(name) if name.isdigit() else socket.if_nametoindex(name)
+        index = int(name) if re.fullmatch("[0-9]+", name) else socket.if_nametoindex(name)
         name = socket.if_indextoname(index)
         hardware = struct.unpack_from("=H", _ask(name, _SIOCGIFHWADDR), 16)[0]
-    except OSError:
+    except (OSError, OverflowError):
         raise Failed(
             f"{name}: No such device exists\n(there is no interface of this name; `bunri dump -D` lists them)"
         ) from None
@@ -131,8 +132,7 @@ def _for_kernel(
     everything: list[Instruction] = [(0x06, 0, 0, options.snap)]
     if not options.expression:
         return everything, []
-    words = options.expression.replace("(", " ").replace(")", " ").split()
-    if "vlan" in words:
+    if re.search(r"\bvlan\b", options.expression):
         return everything, program
     if device.cooked:
         cooked = bpf.for_cooked(program, device.cooked)
@@ -157,7 +157,7 @@ class Living:
         self._progress = stack.enter_context(bunri.File(os.memfd_create("progress", os.MFD_CLOEXEC)))
         os.ftruncate(self._progress.fileno(), 4096)
         self._seen = bunri.Mapped(self._progress.fileno(), 4096, bunri.Access.READ).buffer
-        self._bell = stack.enter_context(bunri.File(os.eventfd(0, os.EFD_CLOEXEC)))
+        self._bell = stack.enter_context(bunri.File(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)))
         interfaces = dict(socket.if_nameindex()) if device.cooked == 2 else {}
         prints = not options.count and (not options.write or options.prints)
         self._job = Job(style, rest, prints, bool(options.write), interfaces)
@@ -240,7 +240,8 @@ def _capture(device: Device, program: list[Instruction], options: Options, style
         sys.stderr.write("bunri dump: verbose output suppressed, use -v[v]... for full protocol decode\n")
     if device.name == "any":
         sys.stderr.write(f"bunri dump: data link type {LINK_TYPES[device.link][0]}\n")
-    sys.stderr.write(f"listening on {device.name}, {described(device.link)}, snapshot length {options.snap} bytes\n")
+    name = bunri.printable(device.name)  # whoever may rename interfaces may be somebody else
+    sys.stderr.write(f"listening on {name}, {described(device.link)}, snapshot length {options.snap} bytes\n")
     sys.stderr.flush()
     output = Output(options, stack)
     output.open(device.link, options.snap)
@@ -270,7 +271,7 @@ def _s(count: int) -> str:
 
 
 class _Interrupted(BaseException):
-    """Ctrl-C, or SIGTERM."""
+    """Ctrl-C, SIGTERM, or SIGHUP."""
 
 
 class _Taken:
@@ -282,25 +283,31 @@ class _Taken:
 
     def tell(self, *, long: bool) -> None:
         """As tcpdump tells them: three lines at the end, one line for SIGUSR1."""
-        counted = self._living.counted()
-        said = (
-            f"{self.packets} packet{_s(self.packets)} captured",
-            f"{counted.received} packet{_s(counted.received)} received by filter",
-            f"{counted.dropped} packet{_s(counted.dropped)} dropped by kernel",
-        )
+        said = [f"{self.packets} packet{_s(self.packets)} captured"]
+        try:
+            counted = self._living.counted()
+        except (TimeoutError, bunri.PeerError) as fault:
+            complain(f"the kernel's counts cannot be had: {bunri.printable(str(fault) or 'no answer', limit=200)}")
+        else:
+            said += [
+                f"{counted.received} packet{_s(counted.received)} received by filter",
+                f"{counted.dropped} packet{_s(counted.dropped)} dropped by kernel",
+            ]
         sys.stderr.write("\n".join(said) + "\n" if long else f"bunri dump: {', '.join(said)}\n")
         sys.stderr.flush()
 
 
 class _Signals:
-    """Ctrl-C and SIGTERM end the capture, SIGUSR1 tells how far it is."""
+    """Ctrl-C, SIGTERM and SIGHUP end the capture, SIGUSR1 tells how far it is."""
 
     def __init__(self, taken: _Taken) -> None:
         self._taken = taken
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # as nohup wants it
             self._before[number] = signal.signal(number, self._tell if number == signal.SIGUSR1 else self._stop)
 
     def __exit__(self, *_: object) -> None:

@@ -12,6 +12,7 @@ What it then does is wait for the kernel and ring the decoder's bell.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import select
@@ -93,7 +94,8 @@ class Opener(bunri.Compartment):
             loop.add_reader(poll.fileno(), ready.set)
             await ready.wait()
             loop.remove_reader(poll.fileno())
-            os.write(self._bell.fileno(), struct.pack("=Q", 1))
+            with contextlib.suppress(BlockingIOError):  # its owner has filled it up, and is rung often enough
+                os.write(self._bell.fileno(), struct.pack("=Q", 1))
             await asyncio.sleep(_PAUSE)
 
     async def counted(self) -> Counted:

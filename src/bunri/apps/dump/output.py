@@ -42,7 +42,7 @@ class Output:
     def take(self, batch: Batch) -> None:
         """One batch: its text to standard output, its records to the writer."""
         if batch.text:
-            sys.stdout.buffer.write(safe(batch.text))
+            _write(safe(batch.text))
             if self._flushes:
                 sys.stdout.buffer.flush()
         if batch.records and self._writer is not None:
@@ -87,3 +87,10 @@ class Output:
             return bunri.File.open(name, "w")
         except OSError as fault:
             raise Failed(f"{name}: {fault.strerror}") from None
+
+
+def _write(text: bytes) -> None:
+    """All of it: where Python's own buffers are off (PYTHONUNBUFFERED), a disk that fills up takes a part."""
+    left = memoryview(text)
+    while left:
+        left = left[sys.stdout.buffer.write(left) :]

@@ -8,6 +8,7 @@ another decoder goes on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import struct
@@ -60,7 +61,8 @@ class Ring:
 
     def _hush(self) -> None:
         """Read the bell: a ring while we look again is not lost, for we look after it."""
-        os.read(self._bell.fileno(), 8)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._bell.fileno(), 8)
 
     def _offsets(self) -> Iterator[int]:
         size = self._shape.block_size

@@ -10,8 +10,9 @@ import bunri
 from bunri.apps.dump.command import beginning, kind_of
 from bunri.apps.dump.decoder import PacketDecoder
 from bunri.apps.dump.messages import BadCapture, BadExpression, Decoded, Instruction, Style
-from bunri.apps.dump.monitor import CHUNK, Failed, compile_expression
+from bunri.apps.dump.monitor import Failed, compile_expression
 
+_PIECE = 1 << 14  # bytes: what the values of its packets have of members is as much as one answer may have
 _PATIENCE = 20.0  # seconds for one piece
 _SIZES = {4: 4, 6: 16}  # bytes of an address, by version of IP
 
@@ -50,7 +51,7 @@ def packets(path: str | os.PathLike[str], expression: str = "", *, verbose: int 
                     found = worker.feed(chunk)
                 for packet in found:
                     yield _checked(packet)
-                chunk = stream.read1(CHUNK)
+                chunk = stream.read1(_PIECE)
             worker.finish()
 
 
