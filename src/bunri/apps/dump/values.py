@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BufferedReader
 
 import bunri
 from bunri.apps.dump.command import beginning, kind_of
@@ -45,14 +46,19 @@ def packets(path: str | os.PathLike[str], expression: str = "", *, verbose: int 
                 raise BadExpression(str(failed)) from None
         style = Style(verbose=verbose, numeric=1, time=1, nanoseconds=True)
         with PacketDecoder.start(style, program) as worker:
-            chunk = head
-            while chunk:
+            for piece in _pieces(head, stream):
                 with bunri.deadline(_PATIENCE):
-                    found = worker.feed(chunk)
+                    found = worker.feed(piece)
                 for packet in found:
                     yield _checked(packet)
-                chunk = stream.read1(_PIECE)
             worker.finish()
+
+
+def _pieces(head: bytes, stream: BufferedReader) -> Iterator[bytes]:
+    for start in range(0, len(head), _PIECE):
+        yield head[start : start + _PIECE]
+    while piece := stream.read1(_PIECE):
+        yield piece
 
 
 def _checked(packet: Decoded) -> Decoded:
