@@ -16,7 +16,7 @@ from bunri.apps.ftpd.auth import Pam, Passwords
 from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.logs import Logs
 from bunri.apps.ftpd.messages import Ask, Kind, Login
-from bunri.apps.ftpd.names import LONGEST
+from bunri.apps.ftpd.names import LONGEST, fault_in
 from bunri.apps.ftpd.prelogin import GLANCE
 from bunri.apps.ftpd.secure import Secure
 
@@ -102,7 +102,7 @@ class LoginHere(Login):
         return found if await self._right(kind, user, asked) else None
 
     def _account(self, kind: Kind, user: str) -> Account | None:
-        if kind is not Kind.ANONYMOUS and not _is_name(user):
+        if kind is not Kind.ANONYMOUS and fault_in(user):
             return None
         try:
             return account(self._config, user, kind, tls=self.secure is not None)
@@ -119,7 +119,7 @@ class LoginHere(Login):
         c = self._config
         if kind is Kind.ANONYMOUS:
             return True
-        if not c.local_enable or not _is_name(user) or len(password.reveal()) > LONGEST:
+        if not c.local_enable or fault_in(user) or len(password.reveal()) > LONGEST:
             return False
         try:
             if c.virtual_passwd_file:
@@ -131,12 +131,6 @@ class LoginHere(Login):
         except (bunri.PeerError, OSError) as fault:  # a process that was killed has said no
             log.warning("%s: no answer about a password: %s", self._peer, first_line(fault))
             return False
-
-
-def _is_name(user: str) -> bool:
-    """What may be asked about: as in vsftpd, no space, nothing unprintable, an ordinary first character."""
-    first = user[:1].isalnum() or user[:1] in ("_", ".")
-    return first and len(user.encode()) <= LONGEST and user.isprintable() and " " not in user
 
 
 def first_line(fault: BaseException) -> str:
