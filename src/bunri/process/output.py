@@ -17,6 +17,7 @@ from bunri.text import printable
 _LONGEST_LINE = 2000  # characters
 _PER_SECOND = 200  # lines
 _PIECE = 65536
+_PIECES_LEFT = 64  # more than a pipe holds, at its end
 
 
 class Output:
@@ -35,26 +36,30 @@ class Output:
 
     def drain(self) -> None:
         """Log what is there, without waiting. At the end of the pipe it closes itself."""
-        if self.number < 0:
-            return
+        if self.number >= 0 and self._take() == 0:
+            self.close()
+
+    def _take(self) -> int | None:
+        """Log one piece: its length; 0 at the end of the pipe, None where nothing is there."""
         try:
             data = os.read(self.number, _PIECE)
         except BlockingIOError:
-            return
-        if not data:
-            self.close()
-            return
+            return None
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > _LONGEST_LINE:
             lines.append(self._rest)
             self._rest = b""
         for line in lines:
             self._log(line)
+        return len(data)
 
     def close(self) -> None:
-        """Log what is left and close the pipe."""
+        """Log what is left, in the pipe too, and close it."""
         if self.number < 0:
             return
+        for _ in range(_PIECES_LEFT):
+            if not self._take():
+                break
         if self._rest:
             self._log(self._rest)
             self._rest = b""
