@@ -86,10 +86,7 @@ class DataHere(Data):
             raise NoData("Illegal PORT command.")
         await self._not_too_often()
         self.close()
-        try:
-            connection = self._socket(self._config.ftp_data_port if self._config.connect_from_port_20 else 0)
-        except OSError as fault:
-            raise NoData(f"No data connection: {fault.strerror}.") from None
+        connection = self._socket(self._config.ftp_data_port if self._config.connect_from_port_20 else 0)
         try:
             async with asyncio.timeout(self._config.connect_timeout):
                 await asyncio.get_running_loop().sock_connect(connection, (self._peer, port))
@@ -104,28 +101,27 @@ class DataHere(Data):
     def _bound_for_peer(self) -> socket.socket:
         low, high = self._config.pasv_min_port, self._config.pasv_max_port
         if not (low or high):
-            try:
-                return self._socket(0)
-            except OSError as fault:
-                raise NoData(f"No data connection: {fault.strerror}.") from None
+            return self._socket(0)
         ports = range(max(low, LOWEST_PORT), (high or 65535) + 1)
         for port in random.sample(ports, len(ports)) if len(ports) < 2000 else random.sample(ports, 2000):
             try:
                 return self._socket(port)
-            except OSError:
+            except NoData:
                 continue  # taken
         raise NoData("No port is free.")
 
     def _socket(self, port: int) -> socket.socket:
-        made = socket.socket(self._family, socket.SOCK_STREAM)
+        made = None
         try:
+            made = socket.socket(self._family, socket.SOCK_STREAM)
             made.setblocking(False)
             if port:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind((self._here, port))
-        except OSError:
-            made.close()
-            raise
+        except OSError as fault:
+            if made is not None:
+                made.close()
+            raise NoData(f"No data connection: {fault.strerror}.") from None
         return made
 
     async def _not_too_often(self) -> None:
