@@ -6,10 +6,11 @@ import ctypes
 import errno
 import os
 import socket
+import time
 
 import bunri
 from bunri.apps.ftpd.auth import Passwords
-from bunri.apps.ftpd.messages import Data, Greeting, Handover, Log, Login, NoData, Rights, Transfer
+from bunri.apps.ftpd.messages import Action, Data, Greeting, Handover, Log, Login, NoData, Rights, Transfer
 from bunri.apps.ftpd.prelogin import PreLogin
 from bunri.apps.ftpd.session import Session
 from bunri.apps.ftpd.tls import Tls
@@ -69,7 +70,19 @@ class TakenSession(bunri.Compartment):
         return "connected"
 
     def forge(self, path: str) -> None:
-        bunri.call(self._log.transfer, Transfer("DOWNLOAD", path, True, 1, 1.0)).result()
+        bunri.call(self._log.line, Transfer(Action.DOWNLOAD, path, True, 1, 1.0)).result()
+
+    def flood(self, count: int) -> float:
+        """Lines of the log, as long as they may be, one after the other: how long that took."""
+        begun = time.monotonic()
+        for _ in range(count):
+            bunri.call(self._log.line, Transfer(Action.DELETE, "/" + "x" * 4000, False)).result()
+        return time.monotonic() - begun
+
+    def flood_at_once(self, count: int) -> None:
+        calls = [bunri.call(self._log.line, Transfer(Action.DELETE, "/" + "x" * 4000, False)) for _ in range(count)]
+        for call in calls:
+            call.result()
 
 
 class TakenTls(bunri.Compartment):

@@ -164,7 +164,28 @@ def test_logs_say_what_was_done_and_cannot_be_forged(virtual: Served, ground: Pa
     assert re.search(r" 127\.0\.0\.1 5 /in_the_log b _ i g alice ftp 0 \* c$", line), line
     own = (ground / "log").read_text()
     assert '[alice] OK UPLOAD: Client "127.0.0.1", "/in the log", 5 bytes' in own
-    assert "<- STOR in the log" in own and "alice's word" not in own
+    assert '[alice] FTP command: Client "127.0.0.1", "STOR in the log"' in own
+    assert '[alice] FTP response: Client "127.0.0.1", "226 Transfer complete."' in own and "alice's word" not in own
+
+
+def test_anonymous_is_logged_by_what_he_gave_for_a_password(place: Path, pub: Path) -> None:
+    """As in vsftpd; whatever it is, it ends no line and no field."""
+    file = written(place / "conf", anonymous_enable="YES", anon_root=pub, ftp_username="", xferlog_enable="YES",
+                   dual_log_enable="YES", xferlog_file=place / "xferlog", vsftpd_log_file=place / "log")  # fmt: skip
+    with serving(place, str(file)) as server:
+        for given in ("me@example.org", 'a "b\x1b', ""):
+            with server.login("anonymous", given or " ") as ftp:
+                ftp.retrbinary("RETR hello", lambda data: None)
+    own = [line for line in (place / "log").read_text().splitlines() if "OK LOGIN" in line]
+    assert [line.partition("[ftp] OK LOGIN: ")[2] for line in own] == [
+        'Client "127.0.0.1", anon password "me@example.org"',
+        'Client "127.0.0.1", anon password "a_\\x22b\\x1b"',
+        'Client "127.0.0.1", anon password "_"',
+    ]
+    fields = [line.split() for line in (place / "xferlog").read_text().splitlines()]
+    assert [each[12:] for each in fields] == [
+        ["a", name, "ftp", "0", "*", "c"] for name in ("me@example.org", 'a_"b\\x1b', "_")
+    ]
 
 
 def test_attempts_are_counted(virtual: Served) -> None:

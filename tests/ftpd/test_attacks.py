@@ -27,7 +27,7 @@ from bunri.apps.ftpd.accounts import account
 from bunri.apps.ftpd.broker import DataHere
 from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.logins import LoginHere
-from bunri.apps.ftpd.logs import LogHere, Logs
+from bunri.apps.ftpd.logs import AHEAD, RATE, LogHere, Logs
 from bunri.apps.ftpd.messages import Greeting, Handover, Kind, NoData
 from bunri.apps.ftpd.prelogin import CALLS
 
@@ -348,6 +348,26 @@ def test_session_forges_no_line_of_the_log(drop: Path, caplog: pytest.LogCapture
         asyncio.run(go())
     assert "\n" not in caplog.messages[-1] and "\x1b" not in caplog.messages[-1]
     assert caplog.messages[-1].startswith('[ftp] OK DOWNLOAD: Client "127.0.0.1"')
+
+
+def test_session_does_not_fill_the_log(drop: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What goes beyond a session's share is written late, and the session waits for it; nobody else does."""
+
+    async def go() -> None:
+        async with session(drop) as worker, session(drop) as other:
+            flood = bunri.call(worker.flood, 300)
+            await asyncio.sleep(1)
+            assert not flood.done() and await bunri.call(other.flood, 10) < 0.5
+            assert await flood > (300 * 4000 - AHEAD) / RATE
+        async with session(drop) as worker:
+            with pytest.raises(bunri.PeerError):
+                await bunri.call(worker.flood_at_once, 3000)
+
+    with caplog.at_level("INFO", "bunri.ftpd"):
+        asyncio.run(go())
+    told = [text for text in caplog.messages if "it waits" in text]
+    assert told[0] == f"127.0.0.1: a session writes more than {RATE} bytes of lines a second: it waits"
+    assert len(told) <= 2
 
 
 def test_prelogin_has_at_most_thirty_calls() -> None:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import ftplib
+import io
 import os
+import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ftp_served import ROOT, serving, written
+from ftp_served import ROOT, pam_service, serving, system_user, written
 
 VSFTPD = shutil.which("vsftpd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 pytestmark = [
@@ -28,8 +31,6 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def grounds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     """Two equal trees, and both servers' settings beside them."""
-    import tempfile
-
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="bunri-ftpd-") as above:
         Path(above).chmod(0o755)
         both = Path(above) / "vsftpd", Path(above) / "bunri"
@@ -179,3 +180,82 @@ def test_answers_have_the_same_codes(servers: tuple[int, int]) -> None:
         found.append(codes)
     different = {a.partition(":")[0]: (a[-3:], b[-3:]) for a, b in zip(*found, strict=True) if a != b}
     assert different == {command: codes[:2] for command, codes in OTHERWISE.items()}
+
+
+GIVING, TAKING = ("STOR", "APPE"), ("RETR",)
+DONE = (
+    "RETR hello", "RETR nothing", "RETR secret", "RETR folder", "RETR empty", "RETR denied", "STOR new", "STOR none/new", "STOR folder",
+    "STOR secret", "STOR denied2", "APPE new", "TYPE A", "RETR hello", "TYPE I", "MKD a b", "MKD a b", "MKD none/x", "MKD denied3",
+    "DELE new", "DELE new", "DELE folder", "DELE denied", "RMD a b", "RMD a b", "RMD hello", "RNTO x", "RNFR hello",
+    "RNTO moved", "RNFR nothing", "RNFR denied", "RNFR moved", "RNTO none/x", "RNFR moved", "RNTO denied4", "RNFR moved",
+    "RNTO hello", "SITE CHMOD 600 hello", "SITE CHMOD 600 nothing", "SITE CHMOD 600 secret", "CWD folder", "DELE inner",
+    "STOR /there", "RETR nothing", "DELE /there",
+)  # fmt: skip
+
+
+def done(ftp: ftplib.FTP, command: str) -> str:
+    """The code of the answer."""
+    verb = command.split()[0]
+    try:
+        if verb in GIVING:
+            return ftp.storbinary(command, io.BytesIO(b"abc"))[:3]
+        if verb in TAKING:
+            with ftp.transfercmd(command) as data:
+                while data.recv(4096):
+                    continue
+            return ftp.voidresp()[:3]
+        return ftp.sendcmd(command)[:3]
+    except ftplib.Error as fault:
+        return str(fault)[:3]
+
+
+def logged(port: int, user: str, password: str, folder: Path) -> tuple[list[str], list[str], list[str]]:
+    """The codes of all answers; and what both logs say of them, without times, rates and processes."""
+    with contextlib.closing(ftplib.FTP(timeout=20)) as ftp:
+        ftp.connect("127.0.0.1", port)
+        with pytest.raises(ftplib.error_perm):
+            ftp.login(user, "wrong")
+        ftp.login(user, password)
+        ftp.voidcmd("TYPE I")
+        codes = [f"{command}: {done(ftp, command)}" for command in DONE]
+        with ftp.transfercmd("RETR /large") as data:
+            data.recv(1)
+        codes.append(f"left: {ftp.getmultiline()[:3]}")
+    until = time.monotonic() + 10
+    while "/large" not in (folder / "xferlog").read_text() and time.monotonic() < until:
+        time.sleep(0.05)
+    own, xferlog = ((folder / name).read_text().replace(user, "USER").splitlines() for name in ("log", "xferlog"))
+    own = [re.sub(r"^.{24} \[pid \d+\] |, (\d{3,} bytes, )?[\d.]+Kbyte/sec$", "", line) for line in own]
+    xferlog = [re.sub(r"^.{24} \d+ |\b\d{3,}\b", "", line) for line in xferlog]
+    return codes, [line for line in own if "CONNECT" not in line], xferlog
+
+
+def test_the_logs_say_the_same(tmp_path: Path) -> None:
+    """What succeeded and what failed, each with its path; and the answers' codes on the way."""
+    found = []
+    for ours in (False, True):
+        with system_user() as (user, password, home), pam_service() as service, tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for file, size in (("hello", 6), ("empty", 0), ("large", 1 << 25), ("denied", 1)):
+                (home / file).write_bytes(bytes(size))
+            (home / "folder").mkdir()
+            (home / "folder" / "inner").write_bytes(b"x")
+            for path in home.rglob("*"):
+                shutil.chown(path, user, user)
+            (home / "secret").write_bytes(b"x")
+            (home / "secret").chmod(0o600)
+            (folder / "empty").mkdir()
+            options: dict[str, str | Path] = {
+                "local_enable": "YES", "anonymous_enable": "NO", "write_enable": "YES", "pam_service_name": service,
+                "chroot_local_user": "YES", "allow_writeable_chroot": "YES", "secure_chroot_dir": folder / "empty",
+                "xferlog_enable": "YES", "dual_log_enable": "YES", "xferlog_file": folder / "xferlog",
+                "vsftpd_log_file": folder / "log", "deny_file": "{denied*}", "ascii_download_enable": "YES",
+            }  # fmt: skip
+            if ours:
+                with serving(folder, str(written(folder / "ours", **options))) as server:
+                    found.append(logged(server.port, user, password, folder))
+            else:
+                with _vsftpd(folder, **options) as port:
+                    found.append(logged(port, user, password, folder))
+    for theirs, mine in zip(*found, strict=True):
+        assert theirs == mine

@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -105,6 +106,24 @@ def test_an_aborted_transfer_leaves_the_session(uploads: Served, drop: Path) -> 
             answers.append(ftp.getmultiline())
         assert [answer[:3] for answer in answers] in (["426", "226"], ["426", "225"], ["226", "225"]), answers
         assert ftp.nlst()
+
+
+@pytest.mark.parametrize("more", [{}, {"anon_max_rate": 1 << 20}, {"ascii_upload_enable": "YES"}])
+def test_an_upload_that_was_reset_is_not_complete(place: Path, drop: Path, more: dict[str, str | int]) -> None:
+    file = written(place / "conf", anonymous_enable="YES", anon_root=drop, ftp_username="", write_enable="YES",
+                   anon_upload_enable="YES", xferlog_enable="YES", vsftpd_log_file=place / "log", **more)  # fmt: skip
+    with serving(place, str(file)) as server, server.login() as ftp:
+        ftp.voidcmd("TYPE A" if "ascii_upload_enable" in more else "TYPE I")
+        data = ftp.transfercmd("STOR in/part")
+        data.sendall(b"x" * 1000)
+        until = time.monotonic() + 10
+        while not (drop / "in" / "part").stat().st_size and time.monotonic() < until:
+            time.sleep(0.01)
+        data.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        data.close()
+        assert ftp.getmultiline() == "426 Failure reading network stream."
+        assert ftp.voidcmd("NOOP")
+    assert 'FAIL UPLOAD: Client "127.0.0.1", "/in/part", 1000 bytes' in (place / "log").read_text()
 
 
 def test_an_upload_goes_on_where_it_stopped(uploads: Served, place: Path, drop: Path) -> None:
@@ -266,7 +285,7 @@ def test_events_reach_syslog(place: Path, pub: Path) -> None:
                     )  # the host has one such socket
         finally:
             os.unlink("/dev/log")
-    assert any('[anonymous] OK LOGIN: Client "127.0.0.1"' in line for line in lines)
+    assert any('[ftp] OK LOGIN: Client "127.0.0.1"' in line for line in lines)
 
 
 @pytest.mark.skipif(not os.path.exists("/usr/bin/systemd-analyze"), reason="systemd is not installed")

@@ -23,9 +23,22 @@ from pyftpdlib.handlers.ftp.producers import BufferedIteratorProducer
 from pyftpdlib.ioloop import IOLoop
 
 import bunri
-from bunri.apps.ftpd.files import Files, has_control, shown
+from bunri.apps.ftpd.files import Files, NotStoredError, has_control, shown
 from bunri.apps.ftpd.lines import Lines
-from bunri.apps.ftpd.messages import Data, Handover, Kind, Log, NoData, Owners, Rights, Transfer, Uploads
+from bunri.apps.ftpd.messages import (
+    Action,
+    Data,
+    Handover,
+    Kind,
+    Log,
+    NoData,
+    Owners,
+    Rights,
+    Said,
+    Speech,
+    Transfer,
+    Uploads,
+)
 from bunri.apps.ftpd.patterns import matches
 from bunri.apps.ftpd.transfers import handler_for, send_at_once
 
@@ -34,8 +47,12 @@ MESSAGE = 4000  # bytes of a folder's message
 PERMISSIONS = {"CWD": "e", "LIST": "l", "RETR": "r", "APPE": "a", "DELE": "d", "RNFR": "f", "MKD": "m", "STOR": "w",
                "SITE CHMOD": "M", "MFMT": "T"}  # fmt: skip
 NAMING = ("STOR", "STOU", "APPE", "MKD", "XMKD", "RNTO")  # what makes a name
-LOGGED = {"DELE": "DELETE", "RNTO": "RENAME", "MKD": "MKDIR", "XMKD": "MKDIR", "RMD": "RMDIR", "XRMD": "RMDIR",
-          "SITE CHMOD": "CHMOD", "MFMT": "MFMT"}  # fmt: skip
+LOGGED = {"DELE": Action.DELETE, "RNTO": Action.RENAME, "MKD": Action.MKDIR, "XMKD": Action.MKDIR, "RMD": Action.RMDIR,
+          "XRMD": Action.RMDIR, "SITE CHMOD": Action.CHMOD, "MFMT": Action.MFMT}  # fmt: skip
+# Of these, the failures to begin: how it ended is logged when it ends.
+BEGUN = {"RETR": Action.DOWNLOAD, "STOR": Action.UPLOAD, "APPE": Action.UPLOAD, "STOU": Action.UPLOAD,
+         "RNFR": Action.RENAME}  # fmt: skip
+UNLOGGED = (501, 503)  # it was no such command
 ERRORS = "surrogateescape"  # names that are no UTF-8 go through as they are
 
 
@@ -132,6 +149,9 @@ class Engine(Lines):
         self._port: int | None = None  # 0: the peer comes to us
         self._ascii = False
         self._flags = ""
+        self._is_logged = False  # what the present command did
+        self._source: str | None = None  # what it renames
+        self._mode: str | None = None  # what it sets
         self._line: bunri.Call[None] | None = None
         self.data_channel: Any = None
         self.timeout = rights.idle
@@ -175,14 +195,22 @@ class Engine(Lines):
         super().pre_process_command(line, cmd, arg)
 
     def process_command(self, cmd: str, *args: str, **kwargs: Any) -> None:
-        if cmd not in self._rights.commands or self._is_denied(cmd, args):
+        self._is_logged, self._source, self._mode = False, self._rnfr, kwargs.get("mode")
+        if cmd not in self._rights.commands:
             self.respond("550 Permission denied.")
             return
+        if self._is_denied(cmd, args):
+            self._refuse(cmd, args[0], "550 Permission denied.")
+            return
         if cmd in NAMING and has_control(args[0]):
-            self.respond("553 A name has no control characters.")
+            self._refuse(cmd, args[0], "553 A name has no control characters.")
             return
         self._current_type = "a" if self._ascii and self._honours_ascii(cmd) else "i"
         super().process_command(cmd, *args, **kwargs)
+
+    def _refuse(self, cmd: str, arg: str, answer: str) -> None:
+        self.respond(answer)
+        self.log_cmd(cmd, arg, int(answer[:3]), answer[4:])
 
     def _is_denied(self, cmd: str, args: tuple[str, ...]) -> bool:
         r, path = self._rights, args[0] if args else ""
@@ -331,6 +359,12 @@ class Engine(Lines):
             self.respond("200 PROT now Private." if self._protected else "200 PROT now Clear.")
 
     def _has_data(self) -> bool:
+        if self._may_have_data():
+            return True
+        self._is_logged = True  # as vsftpd: nothing was begun
+        return False
+
+    def _may_have_data(self) -> bool:
         if self._rights.only_tls and not self._protected:
             self.respond("522 Data connections must be encrypted.")
             return False
@@ -349,8 +383,13 @@ class Engine(Lines):
             self._fetch_data_channel(file)
 
     def ftp_STOR(self, file: str, mode: str = "w") -> None:
-        if self._has_data():
+        if not self._has_data():
+            return
+        try:
             super().ftp_STOR(file, mode)
+        except NotStoredError as fault:
+            self.respond(f"553 {fault}.")  # RFC 959, section 5.4; pyftpdlib says 550
+        else:
             self._fetch_for_upload()
 
     def ftp_STOU(self, line: str) -> None:
@@ -407,18 +446,25 @@ class Engine(Lines):
     # The log.
 
     def log_transfer(self, cmd: str, filename: str, receive: bool, completed: bool, elapsed: float, bytes: int) -> None:
-        action = "UPLOAD" if receive else "DOWNLOAD"
-        ascii = self._current_type == "a"
-        self._logged(Transfer(action, _text(filename), completed, bytes, elapsed, ascii))
+        self._is_logged = True
+        action = Action.UPLOAD if receive else Action.DOWNLOAD
+        self._logged(Transfer(action, _text(filename), completed, bytes, elapsed, self._ascii))
 
     def log_cmd(self, cmd: str, arg: str, respcode: int, respstr: str) -> None:
-        if cmd in LOGGED:
-            self._logged(Transfer(LOGGED[cmd], _text(arg), respcode < 400))
+        """What vsftpd logs. A browser that asks for a folder with RETR is not logged: it does so all the time."""
+        action = LOGGED.get(cmd) or (BEGUN.get(cmd) if respcode >= 400 else None)
+        if action is None or self._is_logged or respcode in UNLOGGED or (cmd == "RETR" and os.path.isdir(arg)):
+            return
+        if cmd == "RNTO":
+            arg = f"{self._source} {arg}"
+        elif cmd == "SITE CHMOD":
+            arg = f"{arg} {self._mode}"
+        self._logged(Transfer(action, _text(arg), respcode < 400, ascii=self._ascii))
 
-    def _logged(self, what: Transfer) -> None:
+    def _logged(self, what: Transfer | Said) -> None:
         """One line may be on its way: the peer does not wait until the log has it."""
         self.settle()
-        self._line = bunri.call(self._log.transfer, what)
+        self._line = bunri.call(self._log.line, what)
 
     def settle(self) -> None:
         """Until the log has everything."""
@@ -427,13 +473,17 @@ class Engine(Lines):
             self._line = None
 
     def logline(self, msg: str, logfun: Any = None) -> None:
+        """A command, behind `<- `."""
         if self._rights.log_lines:
-            self._log.line(_text(msg))
+            text = msg.removeprefix("<- ")
+            shown = "PASS <password>" if text[:5].upper() == "PASS " else text
+            self._logged(Said(Speech.COMMAND, _text(shown)))
 
     def respond(self, resp: str, logfun: Any = None) -> None:
         self._last_response = resp
         self.push(resp + "\r\n")
-        self.logline(f"-> {resp}")
+        if self._rights.log_lines:
+            self._logged(Said(Speech.RESPONSE, _text(resp)))
 
 
 def _mark(path: str) -> str:

@@ -37,6 +37,10 @@ def shown(line: bytes) -> bytes:
     return CONTROL.sub(b"?", line.removesuffix(b"\r\n")) + b"\r\n"
 
 
+class NotStoredError(Exception):
+    """A file could not be opened for an upload, and why."""
+
+
 class Files(AbstractedFS):
     """The worker's own root."""
 
@@ -53,6 +57,14 @@ class Files(AbstractedFS):
         return True
 
     def open(self, filename: str, mode: str) -> OpenFile:
+        if mode == "rb":
+            return self._open(filename, mode)
+        try:
+            return self._open(filename, mode)
+        except (OSError, FilesystemError) as fault:
+            raise NotStoredError(getattr(fault, "strerror", None) or str(fault)) from None
+
+    def _open(self, filename: str, mode: str) -> OpenFile:
         """Regular files only: a device or a pipe would hang the session. New ones with the configured mode."""
         r = self._rights
         if mode == "rb":

@@ -14,7 +14,7 @@ import bunri
 from bunri.apps.ftpd.accounts import Account, account, names_in
 from bunri.apps.ftpd.auth import Pam, Passwords
 from bunri.apps.ftpd.config import Config
-from bunri.apps.ftpd.logs import Logs
+from bunri.apps.ftpd.logs import Logs, quoted
 from bunri.apps.ftpd.messages import Ask, Kind, Login
 from bunri.apps.ftpd.names import LONGEST, fault_in
 from bunri.apps.ftpd.prelogin import GLANCE
@@ -35,6 +35,7 @@ class LoginHere(Login):
         self._logs = logs
         self._tried = self._denied = 0
         self.account: Account | None = None
+        self.given = ""  # what anonymous gave as his password: for the log
 
     async def user(self, name: str) -> Ask:
         """One that is not to log in costs as much as a wrong password: a list of names is not tried through here."""
@@ -88,10 +89,16 @@ class LoginHere(Login):
             raise bunri.Misbehaved("it asked for one login more than there are")
         if self._ask(user) is Ask.PASSWORD:
             self.account = await self._earned(user, password)
-        self._logs.event(self._peer, "OK LOGIN" if self.account else "FAIL LOGIN", user)
         if self.account is None:
+            self._logs.event(self._peer, "FAIL LOGIN", user)
             await asyncio.sleep(self._config.delay_failed_login)
-        return self.account is not None
+            return False
+        more = ""
+        if self.account.rights.kind is Kind.ANONYMOUS:
+            self.given = bytes(password.reveal()).decode("utf-8", "replace").replace(" ", "_") or "?"
+            more = f", anon password {quoted(bunri.printable(self.given, limit=LONGEST))}"
+        self._logs.event(self._peer, "OK LOGIN", self.account.rights.user, more)
+        return True
 
     async def _earned(self, user: str, password: bunri.Secret) -> Account | None:
         """What a right password earns. Where that is nothing, a password that cannot be right is asked about: the time that

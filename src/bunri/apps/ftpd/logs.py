@@ -6,6 +6,7 @@ only lie about itself.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import syslog
@@ -13,9 +14,12 @@ import time
 
 import bunri
 from bunri.apps.ftpd.config import Config
-from bunri.apps.ftpd.messages import Kind, Log, Rights, Transfer
+from bunri.apps.ftpd.messages import Action, Kind, Log, Rights, Said, Transfer
 
 log = logging.getLogger("bunri.ftpd")
+# Of the lines of one session: those of 500 small files a second, and what it may have written at once.
+RATE, AHEAD = 1 << 16, 1 << 20  # bytes a second, bytes
+MOVES = (Action.DOWNLOAD, Action.UPLOAD)
 
 
 class Logs:
@@ -44,8 +48,8 @@ class Logs:
         _close(self._xferlog, self._own)
         self._xferlog = self._own = -1
 
-    def event(self, peer: str, what: str, user: str | None = None, more: str = "") -> None:
-        """A line of vsftpd's own style."""
+    def event(self, peer: str, what: str, user: str | None = None, more: str = "") -> int:
+        """A line of vsftpd's own style. How long it is."""
         who = f"[{_name(user)}] " if user is not None else ""
         text = f'{who}{what}: Client "{peer}"{more}'
         log.info("%s", text)
@@ -53,40 +57,61 @@ class Logs:
             syslog.syslog(syslog.LOG_INFO, text)
         if self._own >= 0:
             _written(self._own, f"{time.ctime()} [pid {os.getpid()}] {text}\n")
+        return len(text)
 
-    def transferred(self, peer: str, rights: Rights, what: Transfer) -> None:
+    def transferred(self, peer: str, rights: Rights, given: str, what: Transfer) -> int:
+        """The lines of one action; `given`: what stands for anonymous in xferlog(5). How long they are."""
         path = bunri.printable(what.path, limit=4096)
-        rate = f", {what.size / 1024 / max(what.seconds, 0.000001):.2f}Kbyte/sec" if what.size else ""
-        size = f", {what.size} bytes" if what.action in ("DOWNLOAD", "UPLOAD") else ""
+        size = f", {what.size} bytes" if what.action in MOVES and what.size else ""
+        rate = f", {what.size / 1024 / max(what.seconds, 0.001):.2f}Kbyte/sec" if what.action in MOVES else ""
         word = "OK" if what.complete else "FAIL"
-        action = bunri.printable(what.action, limit=20)
-        self.event(peer, f"{word} {action}", rights.user, f', "{_quotable(path)}"{size}{rate}')
-        if self._xferlog < 0 or what.action not in ("DOWNLOAD", "UPLOAD"):
-            return
-        fields = (
-            time.ctime(), max(round(what.seconds), 1), peer, what.size, path.replace(" ", "_"),
-            "a" if what.ascii else "b", "_", "o" if what.action == "DOWNLOAD" else "i",
-            {Kind.ANONYMOUS: "a", Kind.GUEST: "g", Kind.LOCAL: "r"}[rights.kind],
-            bunri.printable(rights.user, limit=128), "ftp", 0, "*", "c" if what.complete else "i",
-        )  # fmt: skip
-        _written(self._xferlog, " ".join(map(str, fields)) + "\n")
+        length = self.event(peer, f"{word} {what.action.value}", rights.user, f", {quoted(path)}{size}{rate}")
+        if self._xferlog >= 0 and what.action in MOVES:
+            fields = (
+                time.ctime(), max(round(what.seconds), 1), peer, what.size, path.replace(" ", "_"),
+                "a" if what.ascii else "b", "_", "o" if what.action is Action.DOWNLOAD else "i",
+                {Kind.ANONYMOUS: "a", Kind.GUEST: "g", Kind.LOCAL: "r"}[rights.kind],
+                bunri.printable(given or rights.user, limit=128), "ftp", 0, "*", "c" if what.complete else "i",
+            )  # fmt: skip
+            line = " ".join(map(str, fields)) + "\n"
+            _written(self._xferlog, line)
+            length += len(line)
+        return length
+
+    def said(self, peer: str, rights: Rights, what: Said) -> int:
+        """A line of the protocol. How long it is."""
+        text = bunri.printable(what.text, limit=1000)
+        return self.event(peer, f"FTP {what.speech.value}", rights.user, f", {quoted(text)}")
 
 
 class LogHere(Log):
-    """The lines of one session."""
+    """The lines of one session. None is lost; who writes more of them than a session can have to say has to wait."""
 
-    def __init__(self, logs: Logs, peer: str, rights: Rights) -> None:
+    def __init__(self, logs: Logs, peer: str, rights: Rights, given: str = "") -> None:
         self._logs = logs
         self._peer = peer
         self._rights = rights
+        self._given = given
+        self._due = 0.0
+        self._told = False
 
-    def transfer(self, what: Transfer) -> None:
-        self._logs.transferred(self._peer, self._rights, what)
+    async def line(self, what: Transfer | Said) -> None:
+        if isinstance(what, Transfer):
+            length = self._logs.transferred(self._peer, self._rights, self._given, what)
+        elif self._rights.log_lines:
+            length = self._logs.said(self._peer, self._rights, what)
+        else:
+            return  # nobody asked for it
+        now = asyncio.get_running_loop().time()
+        self._due = max(self._due, now - AHEAD / RATE) + length / RATE
+        if self._due > now:
+            await self._wait(self._due - now)
 
-    def line(self, text: str) -> None:
-        if self._rights.log_lines:
-            said = _quotable(bunri.printable(text, limit=1000))
-            self._logs.event(self._peer, "FTP", self._rights.user, f', "{said}"')
+    async def _wait(self, seconds: float) -> None:
+        if not self._told:
+            log.warning("%s: a session writes more than %d bytes of lines a second: it waits", self._peer, RATE)
+            self._told = True
+        await asyncio.sleep(seconds)
 
 
 def _opened(path: str) -> int:
@@ -103,12 +128,12 @@ def _close(*numbers: int) -> None:
 
 
 def _name(user: str) -> str:
-    return _quotable(bunri.printable(user, limit=128)).replace("]", "\\x5d")
+    return quoted(bunri.printable(user, limit=128))[1:-1].replace("]", "\\x5d")
 
 
-def _quotable(text: str) -> str:
-    """Without the quotes that an address stands in: no peer writes a second one into a line."""
-    return text.replace('"', "\\x22")
+def quoted(text: str) -> str:
+    """Between quotes, and with none in it: an address stands in them, and no peer writes a second one into a line."""
+    return '"' + text.replace('"', "\\x22") + '"'
 
 
 def _written(number: int, line: str) -> None:

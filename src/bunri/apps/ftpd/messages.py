@@ -83,16 +83,44 @@ class Rights:
     only_tls: bool = False  # and nothing else
 
 
+class Action(Enum):
+    """What is logged, in the words of vsftpd's log."""
+
+    DOWNLOAD = "DOWNLOAD"
+    UPLOAD = "UPLOAD"
+    MKDIR = "MKDIR"
+    RMDIR = "RMDIR"
+    DELETE = "DELETE"
+    RENAME = "RENAME"
+    CHMOD = "CHMOD"
+    MFMT = "MFMT"
+
+
 @dataclass(frozen=True)
 class Transfer:
-    """What a session says that it did. For the log."""
+    """What a session says that it did, or failed to do. For the log."""
 
-    action: str  # DOWNLOAD, UPLOAD, MKDIR, DELETE, RENAME ...
+    action: Action
     path: str
     complete: bool
     size: int = 0
     seconds: float = 0.0
     ascii: bool = False
+
+
+class Speech(Enum):
+    """Who said a line of the protocol."""
+
+    COMMAND = "command"
+    RESPONSE = "response"
+
+
+@dataclass(frozen=True)
+class Said:
+    """A line of the protocol (log_ftp_protocol)."""
+
+    speech: Speech
+    text: str
 
 
 @dataclass
@@ -173,10 +201,5 @@ class Log(bunri.Service):
 
     @abstractmethod
     @bunri.limit(size="32K")
-    def transfer(self, what: Transfer) -> None:
-        """Something was done to a file, or failed."""
-
-    @abstractmethod
-    @bunri.limit(size="32K")
-    def line(self, text: str) -> None:
-        """A command or an answer."""
+    async def line(self, what: Transfer | Said) -> None:
+        """Something was done to a file, or failed; or was said. Whoever writes very much waits until it is written."""

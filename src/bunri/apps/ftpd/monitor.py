@@ -194,7 +194,7 @@ class Server:
     ) -> None:
         rights = replace(earned.rights, here=control.getsockname()[:2], peer=control.getpeername()[:2])
         data = DataHere(control, earned.config, login.secure, rights.only_tls)
-        log_ = LogHere(self._logs, peer, rights)
+        log_ = LogHere(self._logs, peer, rights, login.given)
         mine = earned.policy(Session.policy)
         uploads = UploadsHere(earned) if earned.gives_away else None
         owners = OwnersHere(self._names) if earned.config.text_userdb_names and not rights.hide_ids else None

@@ -35,7 +35,15 @@ def send_at_once(connection: socket.socket, file: Any) -> tuple[int, bool]:
 
 
 class Explained:
-    """Why a file could not be written: pyftpdlib loses it."""
+    """Why a transfer failed: pyftpdlib loses it."""
+
+    def handle_close(self: Any) -> None:
+        """An upload whose connection was reset is not complete. Whoever met the reset calls this while handling it."""
+        if not self._closed and self.receive and isinstance(sys.exc_info()[1], OSError):
+            self._resp = ("426 Failure reading network stream.", None)
+            self.close()
+        else:
+            super().handle_close()  # type: ignore[misc]
 
     def handle_error(self: Any) -> None:
         fault = sys.exc_info()[1]
@@ -68,8 +76,9 @@ class Quick(DTPHandler):
             count = self.socket.recv_into(self._room)
         except (BlockingIOError, InterruptedError):
             return
-        except OSError:  # reset: as when he had closed
-            count = 0
+        except OSError:
+            self.handle_close()
+            return
         if not count:
             self.transfer_finished = True
             self.handle_close()
