@@ -117,13 +117,38 @@ class FragileLive(LiveDecoder):
         self._work.take = taken  # type: ignore[method-assign]
 
 
+class Unstartable(LiveDecoder):
+    """A decoder that cannot begin."""
+
+    def __init__(
+        self, job: Job, shape: RingShape, memory: bunri.Mapped, progress: bunri.Mapped, bell: bunri.File, start: Place,
+        cursor: Cursor, names: Names | None,
+    ) -> None:  # fmt: skip
+        raise MemoryError("there is none left")
+
+
+class Slow(Resolver):
+    """A name server that lets wait; of the addresses that end in 3 for ever, in 4 it is the end of its resolver."""
+
+    def host(self, address: bytes) -> str:
+        if address[-1] == 4:
+            ctypes.string_at(0)
+        time.sleep(60 if address[-1] == 3 else 1.5)
+        return f"host-{address[-1]}.example"
+
+
 if __name__ == "__main__":
     import sys
 
     import dump_owned
 
-    from bunri.apps.dump import live
+    from bunri.apps.dump import live, monitor
     from bunri.apps.dump.command import main
 
-    live.LiveDecoder = dump_owned.FragileLive  # type: ignore[misc]
-    sys.exit(main(sys.argv[1:]))
+    which = sys.argv[1]
+    if which == "Slow":
+        monitor.Resolver = dump_owned.Slow  # type: ignore[misc]
+    else:
+        live.LiveDecoder = getattr(dump_owned, which)  # type: ignore[misc]
+    live.PATIENCE_FOR_ONE = 1.0
+    sys.exit(main(sys.argv[2:]))

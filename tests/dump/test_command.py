@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
+import struct
 import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 from corpus import SAMPLES, connections
-from packets import ENVIRONMENT, Dump, capture, four, needs_tcpdump, tcp, udp4
-from test_capture import FILES, read
+from packets import ENVIRONMENT, Dump, capture, four, needs_tcpdump, ours, tcp, udp4
+from test_capture import FILES, block, read
 
-from bunri.apps.dump.command import is_long
-from bunri.apps.dump.monitor import LONG
+from bunri.apps.dump.capture import file_header, record
+from bunri.apps.dump.reading import LONG, Stream
 
 EVERY = [sample.data for every in SAMPLES.values() for sample in every]
 
@@ -174,6 +177,110 @@ def test_one_process_that_confines_itself_prints_the_same(shell: Dump, file: Pat
     assert done.stdout == theirs("-n", "-r", file, "udp").stdout
 
 
+def test_one_process_answers_what_several_do(shell: Dump, file: Path, tmp_path: Path) -> None:
+    for words in (["-d", "udp"], ["-L"], ["-c", "3"], ["-c", "2", "udp"], ["--count"]):
+        assert shell("--self-confine", "-n", "-r", file, *words).stdout == shell("-n", "-r", file, *words).stdout != ""
+    assert "data link type RAW is not" in shell("--self-confine", "-n", "-r", file, "-y", "RAW", code=1).stderr
+    short = tmp_path / "short.pcap"
+    short.write_bytes(file.read_bytes()[:-3])
+    done, expected = shell("--self-confine", "-n", "-r", short, code=1), theirs("-n", "-r", short)
+    assert done.stdout == expected.stdout
+    assert done.stderr.splitlines()[-1].removeprefix("bunri dump: ") == expected.stderr.splitlines()[-1].removeprefix(
+        "tcpdump: "
+    )
+
+
+@pytest.mark.parametrize("mode", [[], ["--self-confine"]], ids=" ".join)
+def test_a_pipe_is_printed_packet_by_packet_and_an_interrupt_ends_it_at_once(file: Path, mode: list[str]) -> None:
+    packets = read(file.read_bytes())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bunri", "dump", "-n", "-t", "-l", "-r", "-", *mode],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT,
+    )  # fmt: skip
+    with process:
+        try:
+            assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+            process.stdin.write(file_header(1, 262144, nanoseconds=False))
+            process.stdin.flush()
+            assert process.stderr.readline().startswith(b"reading from file -")
+            for packet in packets[:3]:
+                process.stdin.write(record(packet))
+                process.stdin.flush()
+                assert process.stdout.readline().decode() == ours(capture([packet.data]), "-n", "-t")
+            process.stdin.write(record(packets[3])[:-1])
+            process.stdin.flush()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=10) == 0
+            assert process.stderr.read() == b""
+        finally:
+            process.kill()
+
+
+def test_what_kind_of_capture_it_is_may_be_told_late(shell: Dump) -> None:
+    """A comment in front of the first interface of a pcapng file, longer than any pipe gives at once."""
+    whole = FILES["pcapng, little"]
+    comment = block("<", 0x0A0D0D0A, whole[8:24] + struct.pack("<HH", 1, 60000) + bytes(60000) + bytes(4))
+    assert shell("-n", "-r", "-", data=comment + whole[28:]).stdout == shell("-n", "-r", "-", data=whole).stdout != ""
+
+
+FULL = "No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ("-w /dev/null", 0, ""),
+        ("-w /dev/full", 14, f"/dev/full: {FULL}"),
+        ("-w - >/dev/full", 14, f"standard output: {FULL}"),
+        ("-w - >/dev/null", 0, ""),
+        (">/dev/full", 14, f"Unable to write output: {FULL}"),
+        ("--count >/dev/full", 14, f"Unable to write output: {FULL}"),
+        ("-d >/dev/full", 14, f"Unable to write output: {FULL}"),
+        ("-l >/dev/full", 14, f"Unable to write output: {FULL}"),
+        (">&-", 14, "Unable to write output: Bad file descriptor"),
+        ("-w - >&-", 14, "standard output: Bad file descriptor"),
+        ("-w /dev/null >&-", 0, ""),
+        ("--self-confine >/dev/full", 14, f"Unable to write output: {FULL}"),
+        ("--self-confine >&-", 14, "Unable to write output: Bad file descriptor"),
+        ("2>&- | head -1 >/dev/null", 0, None),
+        ("-w /tmp", 1, "/tmp: Is a directory"),
+        ("-w /nowhere/out", 1, "/nowhere/out: No such file or directory"),
+        ("-r /tmp", 1, "error reading dump file: Is a directory"),
+    ],
+)
+def test_what_cannot_be_written_is_told_in_a_sentence(file: Path, arguments: str, code: int, said: str | None) -> None:
+    for unbuffered in ("", "1"):
+        done = subprocess.run(
+            ["bash", "-c", f"exec {sys.executable} -m bunri dump -n -r {file} {arguments}"],
+            capture_output=True, encoding="latin-1", env={**ENVIRONMENT, "PYTHONUNBUFFERED": unbuffered}, check=False,
+        )  # fmt: skip
+        lines = [line for line in done.stderr.splitlines() if not line.startswith("reading from file")]
+        assert (done.returncode, lines) == (code, [f"bunri dump: {said}"] if said else []), arguments
+
+
+def test_whoever_reads_may_have_had_enough(tmp_path: Path) -> None:
+    """As tcpdump: a sentence, and that exit status."""
+    source = tmp_path / "big.pcap"
+    source.write_bytes(capture([udp4(40000, 50001, bytes(40))] * 20000))
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m bunri dump -n -r {source} | head -1; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True, encoding="latin-1", env=ENVIRONMENT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 14
+    assert done.stderr.splitlines()[1:] == ["bunri dump: Unable to write output: Broken pipe"]
+
+
+def test_a_reader_may_take_his_time(file: Path, tmp_path: Path) -> None:
+    """What is written to a pipe waits for its reader."""
+    source = tmp_path / "big.pcap"
+    source.write_bytes(capture([udp4(40000, 50001, bytes(1000))] * 1000))
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m bunri dump -n -r {source} -w - | (sleep 5; cat)"],
+        capture_output=True, env=ENVIRONMENT, check=True,
+    )  # fmt: skip
+    assert done.stdout == source.read_bytes()
+
+
 def test_a_terminal_gets_printable_bytes_only(dump: Dump, tmp_path: Path) -> None:
     path = tmp_path / "escape.pcap"
     path.write_bytes(capture([four(6, tcp(40000, 50001, b"\x1b[2J\x1b]0;owned\x07 plain\r\n"))]))
@@ -202,10 +309,10 @@ def test_a_long_file_has_two_decoders_where_there_are_processors(
     for processors in (1, 2, 3, 8):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid, many=processors: set(range(many)))
         with path.open("rb") as file:
-            assert is_long(file) is (processors > 2)
+            assert Stream(file.fileno()).is_long() is (processors > 2)
     path.write_bytes(bytes(LONG - 1))
     reading, writing = os.pipe()
     os.close(writing)
     with path.open("rb") as file, os.fdopen(reading, "rb") as pipe:
-        assert not is_long(file)
-        assert not is_long(pipe)
+        assert not Stream(file.fileno()).is_long()
+        assert not Stream(pipe.fileno()).is_long()

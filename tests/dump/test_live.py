@@ -183,3 +183,48 @@ def test_a_device_that_is_not_there(dump: Dump) -> None:
 
 def test_devices_are_listed(dump: Dump) -> None:
     assert re.search(r"^\d+\.lo$", dump("-D").stdout, re.MULTILINE)
+
+
+def test_an_interface_that_goes_away_ends_the_capture_behind_its_last_packet() -> None:
+    with wire() as cable, cable.capture("-i", "near", "-n", "-t") as capturing:
+        cable.send([udp4(40000, 50001, bytes(40))])
+        cable.ip("link", "del", "near")
+        assert capturing.end() == 1
+    assert capturing.out == ours(capture([udp4(40000, 50001, bytes(40))]), "-n", "-t")
+    assert "bunri dump: pcap_loop: The interface disappeared\n1 packet captured\n" in capturing.err
+
+
+def test_an_interface_that_is_only_down_for_a_while_ends_nothing() -> None:
+    with wire() as cable, cable.capture("-i", "near", "-n", "-t", "-c", "2") as capturing:
+        cable.send([udp4(40000, 50001, bytes(40))])
+        cable.ip("link", "set", "near", "down")
+        time.sleep(1.5)
+        cable.ip("link", "set", "near", "up")
+        cable.send([udp4(40000, 50001, bytes(50))])
+        assert capturing.end() == 0
+    assert capturing.out == ours(capture([udp4(40000, 50001, bytes(size)) for size in (40, 50)]), "-n", "-t")
+
+
+@pytest.mark.parametrize("size", ["600000", "4096"])
+def test_a_ring_of_any_size_is_mapped(cable: Wire, size: str) -> None:
+    with cable.capture("-i", "near", "-n", "-t", "-c", "1", "-B", size) as capturing:
+        cable.send([udp4(40000, 50001, bytes(40))])
+        assert capturing.end() == 0
+    assert capturing.out == ours(capture([udp4(40000, 50001, bytes(40))]), "-n", "-t")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_capture_in_which_nothing_happens_ends_at_once(cable: Wire, number: int) -> None:
+    with cable.capture("-i", "near", "-n") as capturing:
+        time.sleep(0.5)
+        since = time.monotonic()
+        assert capturing.end(number) == 0
+        assert time.monotonic() - since < 2.5
+    assert counted(capturing.err) == (0, 0, 0)
+
+
+def test_packets_that_cannot_be_written_end_the_capture_with_a_sentence(cable: Wire) -> None:
+    with cable.capture("-i", "near", "-n", "-w", "/dev/full", "-U") as capturing:
+        cable.send([udp4(40000, 50001, bytes(40))] * 3000)
+        assert capturing.end() == 14
+    assert "bunri dump: /dev/full: No space left on device\n" in capturing.err

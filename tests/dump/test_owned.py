@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import io
 import os
 import random
 import socket
@@ -19,14 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packets import Dump, capture, ours, udp4
 from test_capture import read
-from veth import Wire, wire
+from veth import Wire, counted, wire
 
 import bunri
 from bunri import fs
-from bunri.apps.dump import command, compiler, monitor, resolver
+from bunri.apps.dump import command, compiler, monitor, reading, resolver
 from bunri.apps.dump.bpf import Refused, check
 from bunri.apps.dump.capture import Packet, file_header, record
 from bunri.apps.dump.messages import Batch, Cursor, Job, Place, RingShape, Style
+from bunri.apps.dump.output import LeftOut
+from bunri.apps.dump.reading import Stream
 from bunri.apps.dump.ring import Ring
 
 pytestmark = pytest.mark.slow
@@ -136,17 +137,36 @@ def test_the_owner_of_the_decoder_prints_lies_and_no_more_than_a_terminal_may_se
     assert monitor.safe(lie.text) == b"?[2J?all is well\n"
 
 
-def test_a_decoder_that_says_it_carries_what_it_was_not_given_is_ended(dump: Dump, tmp_path: Path) -> None:
-    reading = monitor.Reading(io.BytesIO(), JOB, None, -1)
-    with pytest.raises(bunri.ProtocolError):
-        reading._checked(Batch(b"", b"", 0, Cursor(carried=11)), 10)
-    assert reading._checked(Batch(b"", b"", 0, Cursor(carried=10)), 10).packets == 0
+def test_a_decoder_that_says_it_carries_what_it_was_not_given_is_ended(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        signals = monitor.Signals()
+        left_out = LeftOut("", stack, signals)
+        stream = Stream(stack.enter_context((tmp_path / "none").open("w+b")).fileno())
+        made = reading.Reading(stream, JOB, None, -1, left_out)
+        for lie in (Batch(b"", b"", 0, Cursor(carried=11)), Batch(b"", b"", -1, Cursor())):
+            with pytest.raises(bunri.ProtocolError):
+                made._checked(lie, 10)
+        assert made._checked(Batch(b"", b"", 0, Cursor(carried=10)), 10).packets == 0
+
+
+def test_a_decoder_that_says_it_carries_everything_costs_no_time_and_no_more_than_a_block() -> None:
+    """What it says is kept for the next decoder: as it came, uncopied, and the oldest of it only as long as may be."""
+    tail = reading._Tail()
+    tail.add(bytes(1000))
+    for index in range(1, 200):
+        piece = bytes([index]) * 1000
+        tail.add(piece)
+        tail.keep(2500)
+        assert tail.size == min(2500, 1000 * (index + 1))
+        assert tail._pieces[-1] is piece
+    assert tail.bytes() == bytes([197]) * 500 + bytes([198]) * 1000 + bytes([199]) * 1000
 
 
 def test_the_owner_of_the_decoder_writes_records_or_nothing(tmp_path: Path) -> None:
     """The writer takes apart what it is to append."""
     with bunri.File.open(tmp_path / "out.pcap", "w") as file:
         with dump_owned.OwnedWriter.start(file, 1, 65535, 0) as writer:
+            writer.begin()
             writer.append(record(Packet(1, 2, 4, b"good")), 0)
             with pytest.raises(bunri.RemoteError):
                 writer.append(b"#!/bin/sh\nrm -rf /\n", 0)
@@ -170,21 +190,57 @@ def test_a_decoder_that_ends_on_a_packet_is_replaced(
     mark: bytes, more: int, dump: Dump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others are printed, that one is reported and kept."""
-    for module in (command, monitor):
+    for module in (command, reading):
         monkeypatch.setattr(module, "Decoder", dump_owned.Fragile)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
     if mark == b"HANGS":
-        monkeypatch.setattr(monitor, "PATIENCE", 1.0)
-        monkeypatch.setattr(monitor, "PATIENCE_FOR_ONE", 0.7)
+        monkeypatch.setattr(reading, "PATIENCE", 1.0)
+        monkeypatch.setattr(reading, "PATIENCE_FOR_ONE", 0.7)
     packets = [udp4(40000, 50001, bytes(index)) for index in range(8)] + [udp4(40000, 50001, bytes(1400))] * more
     killer = udp4(40000, 50001, mark)
     source, kept = tmp_path / "in.pcap", tmp_path / "bad.pcap"
     source.write_bytes(capture([*packets[:3], killer, *packets[3:6], killer, *packets[6:]]))
-    done = dump("-n", "-t", "-r", source, "--quarantine", kept)
+    done = dump("-n", "-t", "-r", source, "--quarantine", kept, code=1)
     assert done.stdout == ours(capture(packets), "-n", "-t")
     assert "packet 4 was left out" in done.stderr
     assert "packet 8 was left out" in done.stderr
+    assert done.stderr.endswith("\nbunri dump: 2 packets left out\n")
     assert [packet.data for packet in read(kept.read_bytes())] == [killer, killer]
+
+
+def test_a_packet_on_which_its_printer_ended_is_written_all_the_same_from_a_file(
+    dump: Dump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (command, reading):
+        monkeypatch.setattr(module, "Decoder", dump_owned.Fragile)
+    killer = udp4(40000, 50001, b"DIES")
+    packets = [udp4(40000, 50001, b"1"), udp4(1, 2, b"DIES"), killer, udp4(40000, 50001, b"2")]
+    source, out = tmp_path / "in.pcap", tmp_path / "out.pcap"
+    source.write_bytes(capture(packets))
+    done = dump("-n", "-t", "-#", "-r", source, "-w", out, "--print", "udp port 50001", code=1)
+    assert [packet.data for packet in read(out.read_bytes())] == [packets[0], *packets[2:]]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["1", "3"]
+
+
+def test_very_many_packets_on_which_decoders_end(dump: Dump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (command, reading):
+        monkeypatch.setattr(module, "Decoder", dump_owned.Fragile)
+    killers = [udp4(40000, 50001, b"RAISES" + bytes([index])) for index in range(30)]
+    source, kept = tmp_path / "in.pcap", tmp_path / "bad.pcap"
+    source.write_bytes(capture([*killers, udp4(40000, 50001, b"")]))
+    done = dump("-n", "-t", "-r", source, "--quarantine", kept, code=1)
+    assert done.stdout == ours(capture([udp4(40000, 50001, b"")]), "-n", "-t")
+    assert [packet.data for packet in read(kept.read_bytes())] == killers
+
+
+def test_where_packets_are_to_be_kept_is_known_before_any_is_read(dump: Dump, tmp_path: Path) -> None:
+    source = tmp_path / "in.pcap"
+    source.write_bytes(capture([udp4(40000, 50001, b"")]))
+    done = dump("-n", "-r", source, "--quarantine", "/nowhere/bad.pcap", code=1)
+    assert done.stderr.endswith("\nbunri dump: /nowhere/bad.pcap: No such file or directory\n")
+    assert done.stdout == ""
+    assert dump("-n", "-r", source, "--quarantine", tmp_path / "none").stdout != ""
+    assert read((tmp_path / "none").read_bytes()) == []
 
 
 @given(seed=st.integers(0, 1 << 32), start=st.integers(0, 60), first=st.integers(0, 4200), small=st.booleans())
@@ -202,7 +258,7 @@ def test_a_ring_full_of_anything_is_walked_without_a_fault(seed: int, start: int
             shape = RingShape(4096, 2, 1, cooked, 65535, nanoseconds=False, loopback=0, direction="")
             ring = Ring(shape, memoryview(memory), memoryview(bytearray(24)), bell, Place(0, start))
             assert all(len(packet.data) <= 4096 + 24 for packet in ring.before(1 << 20))
-            assert isinstance(ring.here(), bytes)
+            assert ring.here() is None or isinstance(ring.here(), Packet)
 
 
 # As root: a living capture.
@@ -237,8 +293,8 @@ def opened(cable: Wire) -> Iterator[tuple[dump_owned.OwnedOpener, dump_owned.Own
         os.ftruncate(progress.fileno(), 4096)
         opener = stack.enter_context(dump_owned.OwnedOpener.start(packets, bell))
         opener.open(index_of(cable, "near"), [(6, 0, 0, 65535)], shape.block_size, shape.blocks, 10, 0)
-        decoder = dump_owned.OwnedLive.start(
-            JOB, shape, bunri.Mapped(packets.fileno(), shape.block_size * shape.blocks, bunri.Access.WRITE),
+        decoder = dump_owned.OwnedLive.start_under(
+            dump_owned.OwnedLive.policy.with_(memory="512M"), JOB, shape, bunri.Mapped(packets.fileno(), shape.block_size * shape.blocks, bunri.Access.WRITE),
             bunri.Mapped(progress.fileno(), 4096, bunri.Access.WRITE), bell, Place(0, 0), Cursor(), None,
         )  # fmt: skip
         yield opener, stack.enter_context(decoder)
@@ -300,18 +356,96 @@ def test_the_owner_of_the_decoder_writes_what_it_likes_into_the_ring(cable: Wire
         cable.send([udp4(40000, 50001, bytes(40))] * 50)
         counted = bunri.call(opener.counted).result()
         assert counted.received + counted.dropped >= 0
-        assert isinstance(decoder.lost(), bytes)
+        assert decoder.lost() is None or isinstance(decoder.lost(), Batch)
 
 
-def test_a_living_capture_goes_on_behind_a_packet_that_ends_its_decoder(cable: Wire, tmp_path: Path) -> None:
+OWNED = str(Path(__file__).parent / "dump_owned.py")
+FRAGILE = (OWNED, "FragileLive")
+
+
+@pytest.mark.parametrize("mark", [b"DIES", b"RAISES", b"HANGS"])
+def test_a_living_capture_goes_on_behind_a_packet_that_ends_its_decoder(
+    mark: bytes, cable: Wire, tmp_path: Path
+) -> None:
     """As the same with a file: that packet is reported and kept, the others are printed."""
     kept = tmp_path / "bad.pcap"
     packets = [udp4(40000, 50001, bytes(40 + index)) for index in range(6)]
-    killer = udp4(40000, 50001, b"DIES" + bytes(40))
-    program = (str(Path(__file__).parent / "dump_owned.py"),)
-    with cable.capture("-i", "near", "-n", "-t", "-c", "6", "--quarantine", kept, program=program) as capturing:
+    killer = udp4(40000, 50001, mark + bytes(40))
+    with cable.capture("-i", "near", "-n", "-t", "-c", "6", "--quarantine", kept, program=FRAGILE) as capturing:
         cable.send([*packets[:2], killer, *packets[2:]])
-        assert capturing.end() == 0
+        assert capturing.end() == 1
     assert capturing.out == ours(capture(packets), "-n", "-t")
     assert "a packet was left out" in capturing.err
+    assert counted(capturing.err) == (6, 7, 0)
     assert [packet.data for packet in read(kept.read_bytes())] == [killer]
+
+
+def test_a_packet_on_which_its_printer_ended_is_written_all_the_same(cable: Wire, tmp_path: Path) -> None:
+    out = tmp_path / "out.pcap"
+    killer = udp4(40000, 50001, b"DIES" + bytes(40))
+    packets = [udp4(40000, 50001, bytes(40)), killer, udp4(40000, 50001, bytes(50))]
+    with cable.capture("-i", "near", "-n", "-t", "-w", out, "--print", "-c", "3", program=FRAGILE) as capturing:
+        cable.send(packets)
+        assert capturing.end() == 1
+    assert [packet.data for packet in read(out.read_bytes())] == packets
+    assert capturing.out == ours(capture([packets[0], packets[2]]), "-n", "-t")
+
+
+def test_a_decoder_that_cannot_start_ends_a_living_capture_with_its_cause_told_once(cable: Wire) -> None:
+    with cable.capture("-i", "near", "-n", program=(OWNED, "Unstartable")) as capturing:
+        assert capturing.end() == 1
+    assert capturing.err.count("there is none left") == 1
+    assert "near: no decoder can be started: MemoryError: there is none left\n" in capturing.err
+    assert counted(capturing.err) == (0, 0, 0)
+
+
+def test_names_that_come_slowly_cost_no_packet_and_end_no_decoder(cable: Wire) -> None:
+    """A name server may take longer than a decoder may hang; one that never answers costs the name."""
+    packets = [udp4(40000, 50001, bytes(40))] * 3
+    with cable.capture("-i", "near", "-t", "-l", "-c", "3", program=(OWNED, "Slow")) as capturing:
+        cable.send(packets)
+        assert capturing.end() == 0
+    assert capturing.out == 3 * "IP host-1.example.40000 > host-2.example.50001: UDP, length 40\n"
+    assert "left out" not in capturing.err
+
+
+def resolved(packets: list[bytes], tmp_path: Path, dump: Dump) -> str:
+    source = tmp_path / "in.pcap"
+    source.write_bytes(capture(packets))
+    return dump("-t", "-r", source).stdout
+
+
+def sent_to(last: int) -> bytes:
+    packet = udp4(40000, 50001, b"")
+    return packet[:33] + bytes([last]) + packet[34:]
+
+
+def test_of_a_file_too_and_a_resolver_that_is_stuck_or_died_is_replaced(
+    dump: Dump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "Resolver", dump_owned.Slow)
+    monkeypatch.setattr(monitor, "_FOR_A_NAME", 2.0)
+    monkeypatch.setattr(reading, "PATIENCE", 1.0)
+    assert resolved([sent_to(last) for last in (2, 3, 4, 5)], tmp_path, dump).splitlines() == [
+        f"IP host-1.example.40000 > {target}.50001: UDP, length 0"
+        for target in ("host-2.example", "10.0.0.3", "10.0.0.4", "host-5.example")
+    ]
+
+
+def test_the_owner_of_the_decoder_asks_for_each_address_once_and_not_for_many() -> None:
+    """Each question tells something to whoever answers for an address."""
+    questions: list[bytes] = []
+
+    class Counting:
+        def host(self, address: bytes) -> str:
+            questions.append(address)
+            return ""
+
+    names = monitor.Asked(Counting)  # type: ignore[arg-type]
+    for _ in range(3):
+        for index in range(monitor.MOST_NAMES + 100):
+            assert names.host(struct.pack(">I", index)) == ""
+    assert questions == [struct.pack(">I", index) for index in range(monitor.MOST_NAMES)]
+    for lie in (b"", b"12345", bytes(200)):
+        with pytest.raises(bunri.Misbehaved):
+            names.host(lie)

@@ -1,7 +1,8 @@
 """Runs in: every process of `bunri dump`: tcpdump, with a decoder that holds nothing.
 
 monitor.py      the user's process: opens files and the packet socket, starts the others, passes bytes along
-  command.py    its arguments and its output; options.py, output.py, live.py, selfconfine.py belong to it
+  command.py    its arguments; options.py, output.py, selfconfine.py belong to it
+  reading.py    a capture file; live.py a living capture: what keeps their decoders going
 opener.py       holds the packet socket: binds it, filters it, waits for it; sees no packet
 compiler.py     a worker for one filter expression: libpcap
 decoder.py      packets in, text out: no file, no network, no packet socket

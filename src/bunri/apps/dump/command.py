@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import os
-import signal
 import socket
-import stat
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import bunri
-from bunri.apps.dump import capture
 from bunri.apps.dump.decoder import Decoder
-from bunri.apps.dump.linktypes import LINK_TYPES, described, number_of
-from bunri.apps.dump.messages import Cursor, Instruction, Job, Kind, Names, Style
-from bunri.apps.dump.monitor import CHUNK, LONG, Failed, Reading, Source, compile_expression, complain, names_for
+from bunri.apps.dump.linktypes import described
+from bunri.apps.dump.messages import Cursor, Job, Kind, Names, Style
+from bunri.apps.dump.monitor import Failed, Interrupted, Signals, complain, names_for
 from bunri.apps.dump.options import BadOption, Options, parse
-from bunri.apps.dump.output import Output
+from bunri.apps.dump.output import LeftOut, Output, flush, show, stand_in
+from bunri.apps.dump.reading import Reading, Stream, beginning, wanted
 from bunri.apps.dump.usage import HELP
 
 _ZONES = Path("/usr/share/zoneinfo")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; its exit status: 0, 1 it failed, 2 it was called wrongly."""
+    """The command; its exit status: 0, 1 it failed or left packets out, 2 it was called wrongly, 14 it could not write."""
+    stand_in()
     try:
         options = parse(arguments)
     except BadOption as bad:
@@ -38,14 +35,14 @@ def main(arguments: Sequence[str]) -> int:
         complain(f"{fault.filename}: {fault.strerror}")
         return 1
     try:
-        return _run(options)
+        status = _run(options)
+        flush()
     except Failed as failed:
-        sys.stdout.flush()
+        with suppress(Failed):  # one sentence is enough
+            flush()
         complain(str(failed))
-        return 1
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
+        return failed.status
+    return status
 
 
 def _run(options: Options) -> int:
@@ -104,55 +101,51 @@ def _zone() -> bytes:
 
 def _read(options: Options) -> int:
     """-r: a capture file, or standard input."""
-    try:
-        stream = open(0 if options.read == "-" else options.read, "rb", closefd=options.read != "-")  # noqa: SIM115
-    except OSError as fault:
-        raise Failed(f"{options.read}: {fault.strerror}") from None
-    if options.self_confine:
-        from bunri.apps.dump import selfconfine
-
-        return selfconfine.read(stream, options, style_here(options.style))
     with ExitStack() as stack:
+        number = 0
         if options.read != "-":
-            stack.callback(stream.close)
-        return _reading(stream, options, stack)
+            try:
+                number = os.open(options.read, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as fault:
+                raise Failed(f"{options.read}: {fault.strerror}") from None
+            stack.callback(os.close, number)
+        if options.self_confine:
+            from bunri.apps.dump import selfconfine
+
+            return selfconfine.read(Stream(number), options, style_here(options.style))
+        return _reading(Stream(number), options, stack)
 
 
-def _reading(stream: Source, options: Options, stack: ExitStack) -> int:
-    head = beginning(stream)
+def _reading(stream: Stream, options: Options, stack: ExitStack) -> int:
+    signals = stack.enter_context(Signals())
     prints = not options.count and (not options.write or options.prints)
     job = Job(style_here(options.style), [], prints, bool(options.write), {})
     names = names_for(stack, options.style.numeric)
     decoder = _decoder_for(job, names, stack)
-    kind = told_by(decoder, head)
-    _announce(options.read, kind)
-    if options.action == "links":
-        name, text = LINK_TYPES.get(kind.link, (f"DLT {kind.link}", ""))
-        print(f"Data link types for {options.read} (use option -y to set):\n  {name} ({text})")
+    try:
+        with signals.waiting():
+            kind = beginning(decoder, stream)
+    except Interrupted:
         return 0
-    if options.link and number_of(options.link) != kind.link:
-        raise Failed(f"data link type {options.link} is not that of the file")
-    program: list[Instruction] = []
-    if options.expression or options.listing:
-        program = compile_expression(options.expression, kind.link, kind.snap, optimize=options.optimize)
-    if options.listing:
-        from bunri.apps.dump.bpf import listing
-
-        print(listing(program, min(options.listing, 3)), end="")
+    _announce(options.read, kind)
+    program = wanted(kind, options)
+    if program is None:
         return 0
     interfaces = dict(socket.if_nameindex()) if kind.link == 276 else {}
     if program or interfaces:  # what the first decoder could not be told
         job = replace(job, program=program, interfaces=interfaces)
         decoder.close()
         decoder = _decoder_for(job, names, stack)
-    reading = Reading(Prefixed(head, stream), job, names, options.most, decoder, long=is_long(stream))
-    output = Output(options, stack)
+    left_out = LeftOut(options.quarantine, stack, signals)
+    output = Output(options, stack, signals)
     output.open(kind.link, kind.snap)
-    return _print(reading, output, options, kind)
+    left_out.open(kind.link, kind.snap, nanoseconds=options.style.nanoseconds)
+    reading = Reading(stream, job, names, options.most, left_out, decoder, signals)
+    return _print(reading, output, left_out, options, signals)
 
 
 def _announce(name: str, kind: Kind) -> None:
-    sys.stdout.flush()
+    flush()
     said = f"reading from file {name}, {described(kind.link)}, snapshot length {kind.snap}"
     sys.stderr.write(bunri.printable(said) + "\n")
     if kind.link == 276:
@@ -166,92 +159,22 @@ def _decoder_for(job: Job, names: Names | None, stack: ExitStack) -> Decoder:
     return decoder
 
 
-def _print(reading: Reading, output: Output, options: Options, kind: Kind) -> int:
+def _print(reading: Reading, output: Output, left_out: LeftOut, options: Options, signals: Signals) -> int:
     matched = 0
     fault = ""
-    ended = False
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal ended
-        ended = True
-
-    before = signal.signal(signal.SIGINT, stop)
     try:
         for batch in reading.batches():
             output.take(batch)
             matched += batch.packets
             fault = batch.fault
-            if ended or output.full:
+            if signals.came or output.full:
                 break
-    finally:
-        signal.signal(signal.SIGINT, before)
-    sys.stdout.flush()
+    except Interrupted:
+        pass
     if options.count:
-        print(f"{matched} packet{'' if matched == 1 else 's'}")
-    report_lost(reading, options, kind)
+        show(f"{matched} packet{'' if matched == 1 else 's'}\n".encode())
+    output.finish()
+    left_out.finish()
     if fault:
         raise Failed(f"pcap_loop: {bunri.printable(fault, limit=300)}")
-    return 0
-
-
-def is_long(stream: Source) -> bool:
-    """A file in which there is enough to do for two decoders, where each has a processor, and this process too.
-
-    On two processors that others used as well, two decoders took longer than one."""
-    if len(os.sched_getaffinity(0)) < 3 or not isinstance(stream, io.BufferedReader):
-        return False
-    status = os.fstat(stream.fileno())
-    return stat.S_ISREG(status.st_mode) and status.st_size >= LONG
-
-
-def report_lost(reading: Reading, options: Options, kind: Kind) -> None:
-    """Packets that no decoder survived."""
-    for lost in reading.lost:
-        complain(f"packet {lost.number} was left out: {lost.cause}")
-    if options.quarantine and reading.quarantined:
-        nano = options.style.nanoseconds
-        data = capture.file_header({12: 101}.get(kind.link, kind.link), kind.snap, nanoseconds=nano)
-        Path(options.quarantine).write_bytes(data + b"".join(reading.quarantined))
-
-
-def beginning(stream: Source) -> bytes:
-    """Enough of the file to know what it is."""
-    head = b""
-    while len(head) < CHUNK:
-        more = stream.read1(CHUNK - len(head))
-        head += more
-        if not more or len(head) >= 4096:
-            break
-    return head
-
-
-def kind_of(head: bytes) -> Kind:
-    """Link type and length, for whoever has no use for the decoder that told them."""
-    job = Job(Style(), [], prints=False, records=False, interfaces={})
-    with Decoder.start(job, Cursor(), None) as worker:
-        return told_by(worker, head)
-
-
-def told_by(worker: Decoder, head: bytes) -> Kind:
-    """Link type and length: read by a decoder, as all that is in the file. A capture without packets has them too."""
-    try:
-        with bunri.deadline(20):
-            kind = worker.kind(head)
-    except bunri.PeerError as fault:
-        raise Failed(f"the beginning of the file could not be read: {fault}") from None
-    if kind.fault:
-        raise Failed(bunri.printable(kind.fault, limit=300))
-    return kind
-
-
-class Prefixed:
-    """A stream of which the beginning was read already."""
-
-    def __init__(self, head: bytes, stream: Source) -> None:
-        self._head = head
-        self._stream = stream
-
-    def read1(self, size: int = -1) -> bytes:
-        """The next bytes."""
-        head, self._head = self._head, b""
-        return head or self._stream.read1(size)
+    return 1 if left_out.count else 0

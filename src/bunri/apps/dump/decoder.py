@@ -29,7 +29,9 @@ from bunri.apps.dump.messages import (
 )
 from bunri.apps.dump.ring import Ring
 
-POLICY = bunri.Policy(memory="512M", cpu="60s")
+MEMORY = 512 << 20
+POLICY = bunri.Policy(memory=MEMORY, cpu="60s")
+_WAIT = 1.0  # seconds that a decoder waits for its bell until it says that it still lives
 _PRINTERS = (
     "bunri.apps.dump.work",
 )  # imported by the zygote; the monitor, which has these classes too, knows no printer
@@ -59,7 +61,7 @@ class Decoder(bunri.Compartment):
         cursor = beginning.cursor
         if cursor.first < 0 or not cursor.interfaces:
             said = beginning.finish() or "the capture file has no Interface Description Blocks"
-            return Kind(said, 0, 0)
+            return Kind(said, 0, 0, more=True)
         return Kind("", cursor.first, cursor.interfaces[0].snap)
 
     def carry(self, rest: bytes) -> None:
@@ -133,15 +135,18 @@ class PacketDecoder(bunri.Compartment):
         self._accept = bpf.machine(program) if program else None
         self._dissector = Dissector(style, Tables())
         self._capture = capture.Capture(Cursor(), 9)
+        self._bad: BadCapture | None = None
         self._number = 0
         self._link = -1
 
     @bunri.raises(BadCapture)
     def feed(self, chunk: bytes) -> list[Decoded]:
         """The packets that are whole now, and let through."""
+        if self._bad is not None:
+            raise self._bad
         found: list[Decoded] = []
         dissector = self._dissector
-        for packet in self._capture.feed(chunk):
+        for packet in self._readable(chunk):
             self._number += 1
             second, fraction, length, data = packet
             if self._accept is not None and not self._accept(data, length):
@@ -155,9 +160,18 @@ class PacketDecoder(bunri.Compartment):
             found.append(Decoded(self._number, second, fraction, length, data, text, ip, carried))
         return found
 
+    def _readable(self, chunk: bytes) -> Iterator[capture.Packet]:
+        """Packets up to the place where the capture is wrong: that is told when they were taken."""
+        try:
+            yield from self._capture.feed(chunk)
+        except BadCapture as bad:
+            self._bad = bad
+
     @bunri.raises(BadCapture)
     def finish(self) -> None:
         """The end of the capture. BadCapture where it comes too soon."""
+        if self._bad is not None:
+            raise self._bad
         if said := self._capture.finish():
             raise BadCapture(said)
 
@@ -165,7 +179,7 @@ class PacketDecoder(bunri.Compartment):
 class LiveDecoder(bunri.Compartment):
     """Reads the ring that the kernel fills."""
 
-    policy = POLICY.with_(cpu=None)
+    policy = POLICY.with_(cpu=None, memory=bunri.AT_START)  # the ring counts, and how large it is the user says
     preload = _PRINTERS
 
     def __init__(
@@ -186,23 +200,17 @@ class LiveDecoder(bunri.Compartment):
         self._cursor = cursor
         self._ring = Ring(shape, memory.buffer, progress.buffer, bell, start)
 
-    def packets(self, most: int) -> Iterator[Batch]:
-        """What arrives, in batches, until `most` packets matched (-1: for ever)."""
+    def batch(self, most: int) -> Batch:
+        """What has arrived, at most `most` packets that match (-1: no bound). Nothing, where nothing comes for a while."""
         work = self._work
-        while True:
-            work.begin(most)
-            for packet in self._ring.block():
-                work.take_packet(packet)
-                if work.full:
-                    break
-            batch = work.end(self._cursor, "")
-            self._cursor = batch.cursor
-            if most >= 0:
-                most -= batch.packets
-            if batch.packets:
-                yield batch
-            if batch.done:
-                return
+        work.begin(most)
+        for packet in self._ring.block(_WAIT):
+            work.take_packet(packet)
+            if work.full:
+                break
+        batch = work.end(self._cursor, "")
+        self._cursor = batch.cursor
+        return batch
 
     def until(self, packet: int, most: int) -> Batch:
         """What the packets make that stand before this one in the block: another decoder died before it told."""
@@ -213,6 +221,12 @@ class LiveDecoder(bunri.Compartment):
             self._work.take_packet(each)
         return self._work.end(self._cursor, "")
 
-    def lost(self) -> bytes:
-        """The packet at the place where this decoder starts, as a record, unread: the one that killed another."""
-        return self._ring.here()
+    def lost(self) -> Batch | None:
+        """The packet at the place where this decoder starts, as a record: the one on which another one ended. None where
+        no packet stands there."""
+        packet = self._ring.here()
+        if packet is None:
+            return None
+        self._work.begin(-1)
+        self._work.take_packet(packet)
+        return self._work.end(self._cursor, "")

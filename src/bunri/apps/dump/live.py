@@ -10,30 +10,45 @@ nothing. It keeps its copy so that a new decoder can be given the same memory.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-import signal
 import socket
 import struct
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from types import FrameType
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import bunri
-from bunri.apps.dump import bpf, capture
-from bunri.apps.dump.decoder import LiveDecoder
+from bunri.apps.dump import bpf
+from bunri.apps.dump.decoder import MEMORY, LiveDecoder
 from bunri.apps.dump.linktypes import LINK_TYPES, described, number_of
-from bunri.apps.dump.messages import Batch, Counted, Cursor, Instruction, Job, Names, Place, RingShape, Style
-from bunri.apps.dump.monitor import Failed, compile_expression, complain, names_for
+from bunri.apps.dump.messages import Batch, Counted, Cursor, Instruction, Job, Place, RingShape, Style
+from bunri.apps.dump.monitor import (
+    PATIENCE_FOR_ONE,
+    Failed,
+    Interrupted,
+    Signals,
+    answer,
+    begin,
+    cause_of,
+    compile_expression,
+    complain,
+    names_for,
+)
 from bunri.apps.dump.opener import Opener
 from bunri.apps.dump.options import Options
-from bunri.apps.dump.output import Output
+from bunri.apps.dump.output import LeftOut, Output, show
 from bunri.apps.dump.ring import PLACE
+
+T = TypeVar("T")
 
 _BLOCK = 1 << 19
 _WAIT = 60  # milliseconds until a block that is not full comes all the same
+_NOWHERE = PLACE.pack(1 << 32, 0, 0)  # where a decoder is that has not come to its place
+_MOST_VAIN = 3  # decoders in turn that end where no packet is
 _SIOCGIFHWADDR, _SIOCGIFFLAGS = 0x8927, 0x8913
 _ETHERNET, _RAW, _COOKED, _COOKED2 = 1, 12, 113, 276
 # Hardware types whose frames are Ethernet's, or have no link header at all (if_arp.h).
@@ -57,11 +72,12 @@ def run(options: Options, style: Style) -> int:
     device = find(options.interface or _first(), options.link)
     if options.action == "links":
         name, text = LINK_TYPES[device.link]
-        print(f"Data link types for {device.name} (use option -y to set):\n  {name} ({text})")
+        said = f"Data link types for {device.name} (use option -y to set):\n  {name} ({text})\n"
+        show(bunri.printable(said, keep_newlines=True).encode())
         return 0
     program = compile_expression(options.expression, device.link, options.snap, optimize=options.optimize)
     if options.listing:
-        print(bpf.listing(program, min(options.listing, 3)), end="")
+        show(bpf.listing(program, min(options.listing, 3)).encode())
         return 0
     with ExitStack() as stack:
         return _capture(device, program, options, style, stack)
@@ -144,10 +160,18 @@ class Living:
     """The processes of a capture."""
 
     def __init__(
-        self, device: Device, program: list[Instruction], options: Options, style: Style, stack: ExitStack
+        self,
+        device: Device,
+        program: list[Instruction],
+        options: Options,
+        style: Style,
+        left_out: LeftOut,
+        signals: Signals,
+        stack: ExitStack,
     ) -> None:
-        self._stack = stack
-        self._options = options
+        self._device = device
+        self._left_out = left_out
+        self._signals = signals
         kernel, rest = _for_kernel(program, device, options)
         self._socket = stack.enter_context(_socket(device))
         blocks = max(options.buffer // _BLOCK, 2)
@@ -161,70 +185,129 @@ class Living:
         interfaces = dict(socket.if_nameindex()) if device.cooked == 2 else {}
         prints = not options.count and (not options.write or options.prints)
         self._job = Job(style, rest, prints, bool(options.write), interfaces)
-        self._names: Names | None = names_for(stack, style.numeric)
-        self.opener = stack.enter_context(Opener.start(self._socket, self._bell))
+        self._names = names_for(stack, style.numeric)
+        self._opener = stack.enter_context(Opener.start(self._socket, self._bell))
         wait = 1 if options.immediate else _WAIT
         try:
-            self.opener.open(device.index, kernel, _BLOCK, blocks, wait, int(options.promiscuous))
+            self._opener.open(device.index, kernel, _BLOCK, blocks, wait, int(options.promiscuous))
         except bunri.PeerError as fault:
             raise Failed(f"{device.name}: the capture could not be opened: {fault}") from None
         self._cursor = Cursor()
-        self._decoder = self._start(Place(0, 0))
-        self._watching = bunri.call(self.opener.watch)
+        self._vain = 0
+        self._gone = False
+        self._decoder = self._start(self._job, Place(0, 0))
+        self._watching = bunri.call(self._opener.watch)
         stack.callback(self._close)
-        self.lost: list[bytes] = []
 
-    def _start(self, place: Place) -> LiveDecoder:
+    def _start(self, job: Job, place: Place) -> LiveDecoder:
+        """A decoder that goes on from a place. It writes the place down when it is there."""
+        os.pwrite(self._progress.fileno(), _NOWHERE, 0)
         length = self.shape.block_size * self.shape.blocks
         memory = bunri.Mapped(self._socket.fileno(), length, bunri.Access.WRITE)
         progress = bunri.Mapped(self._progress.fileno(), 4096, bunri.Access.WRITE)
-        return LiveDecoder.start(self._job, self.shape, memory, progress, self._bell, place, self._cursor, self._names)
+        policy = LiveDecoder.policy.with_(memory=MEMORY + length)
+        return LiveDecoder.start_under(
+            policy, job, self.shape, memory, progress, self._bell, place, self._cursor, self._names
+        )
 
     def _close(self) -> None:
         self._decoder.close()
         self._watching.cancel()
 
     def batches(self, most: int) -> Iterator[Batch]:
-        """What decoders make of the packets."""
+        """What decoders make of the packets; now and then nothing. Failed when the interface has gone away, behind its
+        last packet."""
+        call = begin(self._decoder.batch, most)
         while True:
+            before = self._place()
             try:
-                for batch in self._decoder.packets(most):
-                    self._cursor = batch.cursor
-                    if most > 0:
-                        most = max(most - batch.packets, 0)
-                    yield batch
-                return
+                batch = self._answer(call)
+                is_last = self._is_gone() and before == self._place()
+                self._vain = 0
             except bunri.PeerError as fault:
                 batch = self._replace(fault, most)
+                is_last = False
             self._cursor = batch.cursor
             if most > 0:
                 most = max(most - batch.packets, 0)
+            if most and not is_last:
+                call = begin(self._decoder.batch, most)  # it goes on while this batch is printed
             yield batch
             if most == 0:
                 return
+            if is_last:
+                raise Failed("pcap_loop: The interface disappeared")
+
+    def _answer(self, call: bunri.Call[T]) -> T:
+        with self._signals.waiting():
+            return answer(call, PATIENCE_FOR_ONE, self._news)
+
+    def _news(self) -> tuple[bytes, int]:
+        """Where the decoder is, and how often it asked."""
+        return self._place(), self._names.asked if self._names is not None else 0
+
+    def _place(self) -> bytes:
+        return bytes(self._seen[: PLACE.size])
+
+    def _is_gone(self) -> bool:
+        """Whether there is no such interface any more. One that is only down may come up again."""
+        if not self._gone and self._watching.done():
+            try:
+                error = self._watching.result()
+            except bunri.PeerError as fault:
+                raise Failed(f"pcap_loop: the opener ended: {cause_of(fault)}") from None
+            if error != errno.ENETDOWN:
+                raise Failed(f"pcap_loop: {os.strerror(error)}")
+            try:
+                socket.if_indextoname(self._device.index)
+                self._watching = bunri.call(self._opener.watch)
+            except OSError:
+                self._gone = True
+        return self._gone
 
     def _replace(self, fault: bunri.PeerError, most: int) -> Batch:
-        """Another decoder, behind the packet that ended the one before; what that one had not told of its block."""
+        """Another decoder, behind the packet on which the one before ended; what that one had not told of its block."""
+        self._decoder.close()
+        cause = cause_of(fault)
+        if self._place() == _NOWHERE:
+            raise Failed(f"{self._device.name}: no decoder can be started: {cause}")
         block, packet, first = PLACE.unpack_from(self._seen)
         if block >= self.shape.blocks or packet >= 1 << 20 or first > packet:
-            block = packet = first = 0  # what died wrote it: a lie costs packets of this capture, nothing else
-        self._decoder.close()
-        cause = bunri.printable(str(fault).partition("\n")[0], limit=200)
-        untold = Batch(b"", b"", 0, self._cursor)
+            block = packet = first = 0  # what ended wrote it: a lie costs packets of this capture, nothing else
+        untold = self._untold(block, first, packet, most)
+        self._cursor = untold.cursor
         try:
-            with bunri.deadline(5), self._start(Place(block, packet)) as finder:
-                self.lost.append(finder.lost())
-            with bunri.deadline(5), self._start(Place(block, first)) as again:
-                untold = again.until(packet, most)
-        except bunri.PeerError as another:
-            complain(f"packets of a block were left out: {bunri.printable(str(another), limit=200)}")
-        complain(f"a packet was left out: {cause}")
-        self._decoder = self._start(Place(block, packet + 1))
-        return untold
+            with self._start(replace(self._job, prints=False, records=True), Place(block, packet)) as finder:
+                lost = self._answer(begin(finder.lost))
+        except bunri.PeerError:
+            lost = Batch(b"", b"", 0, self._cursor)
+        if lost is None:
+            self._vain += 1
+            if self._vain == _MOST_VAIN:
+                raise Failed(f"{self._device.name}: decoders end where no packet is: {cause}")
+            complain(f"a decoder was replaced: {cause}")
+        else:
+            self._left_out.report("a packet", cause, lost.records)
+            self._cursor = replace(lost.cursor, reference=self._cursor.reference)
+            packet += 1
+            if self._job.records and untold.packets != most:
+                untold = replace(untold, records=untold.records + lost.records, packets=untold.packets + lost.packets)
+        self._decoder = self._start(self._job, Place(block, packet))
+        return replace(untold, cursor=self._cursor)
+
+    def _untold(self, block: int, first: int, packet: int, most: int) -> Batch:
+        """What the packets of a block make that stand before the one on which a decoder ended."""
+        if first < packet:
+            try:
+                with self._start(self._job, Place(block, first)) as again:
+                    return self._answer(begin(again.until, packet, most))
+            except bunri.PeerError as another:
+                complain(f"packets of a block were left out: {cause_of(another)}")
+        return Batch(b"", b"", 0, self._cursor)
 
     def counted(self) -> Counted:
         """What the kernel counted."""
-        return bunri.call(self.opener.counted).result(timeout=5)
+        return bunri.call(self._opener.counted).result(timeout=5)
 
 
 def _loopback() -> int:
@@ -235,7 +318,12 @@ def _loopback() -> int:
 
 
 def _capture(device: Device, program: list[Instruction], options: Options, style: Style, stack: ExitStack) -> int:
-    living = Living(device, program, options, style, stack)
+    signals = stack.enter_context(Signals(asks=True))
+    left_out = LeftOut(options.quarantine, stack, signals)
+    living = Living(device, program, options, style, left_out, signals, stack)
+    output = Output(options, stack, signals)
+    output.open(device.link, options.snap)
+    left_out.open(device.link, options.snap, nanoseconds=style.nanoseconds)
     if not options.style.verbose and not options.write and not options.count:
         sys.stderr.write("bunri dump: verbose output suppressed, use -v[v]... for full protocol decode\n")
     if device.name == "any":
@@ -243,35 +331,34 @@ def _capture(device: Device, program: list[Instruction], options: Options, style
     name = bunri.printable(device.name)  # whoever may rename interfaces may be somebody else
     sys.stderr.write(f"listening on {name}, {described(device.link)}, snapshot length {options.snap} bytes\n")
     sys.stderr.flush()
-    output = Output(options, stack)
-    output.open(device.link, options.snap)
     taken = _Taken(living)
-    with _Signals(taken):
-        try:
-            for batch in living.batches(options.most):
-                taken.packets += batch.packets
-                output.take(batch)
-                if output.full:
-                    break
-        except _Interrupted:
-            pass
-    sys.stdout.flush()
+    status = 0
+    try:
+        for batch in living.batches(options.most):
+            taken.packets += batch.packets
+            output.take(batch)
+            if signals.was_asked():
+                taken.tell(long=False)
+            if output.full or signals.came:
+                break
+    except Interrupted:
+        pass
+    except Failed as failed:
+        complain(str(failed))
+        status = failed.status
+    except bunri.BunriError as fault:  # as where this host lets no decoder be confined any more
+        complain(str(fault))
+        status = 1
     if options.count:
-        print(f"{taken.packets} packet{_s(taken.packets)}")
+        show(f"{taken.packets} packet{_s(taken.packets)}\n".encode())
+    output.finish()
     taken.tell(long=True)
-    if options.quarantine and any(living.lost):
-        data = capture.file_header({12: 101}.get(device.link, device.link), options.snap, nanoseconds=style.nanoseconds)
-        with open(options.quarantine, "wb") as file:
-            file.write(data + b"".join(living.lost))
-    return 0
+    left_out.finish()
+    return status or int(left_out.count > 0)
 
 
 def _s(count: int) -> str:
     return "" if count == 1 else "s"
-
-
-class _Interrupted(BaseException):
-    """Ctrl-C, SIGTERM, or SIGHUP."""
 
 
 class _Taken:
@@ -295,27 +382,3 @@ class _Taken:
             ]
         sys.stderr.write("\n".join(said) + "\n" if long else f"bunri dump: {', '.join(said)}\n")
         sys.stderr.flush()
-
-
-class _Signals:
-    """Ctrl-C, SIGTERM and SIGHUP end the capture, SIGUSR1 tells how far it is."""
-
-    def __init__(self, taken: _Taken) -> None:
-        self._taken = taken
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                continue  # as nohup wants it
-            self._before[number] = signal.signal(number, self._tell if number == signal.SIGUSR1 else self._stop)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        raise _Interrupted
-
-    def _tell(self, number: int, frame: FrameType | None) -> None:
-        self._taken.tell(long=False)

@@ -80,6 +80,7 @@ class Kind:
     fault: str
     link: int
     snap: int
+    more: bool = False  # it takes more bytes to tell
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,13 @@ class BadExpression(Exception):
 
     def __str__(self) -> str:
         return self.said
+
+
+@dataclass
+class WriteFailed(Exception):
+    """What the kernel says of a file that records were to go to."""
+
+    said: str
 
 
 @dataclass

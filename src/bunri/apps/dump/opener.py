@@ -84,8 +84,8 @@ class Opener(bunri.Compartment):
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
 
-    async def watch(self) -> None:
-        """Ring the bell whenever a block is full, or its time is over. Never ends."""
+    async def watch(self) -> int:
+        """Ring the bell whenever a block is full, or its time is over, until the socket fails: its errno."""
         poll = select.epoll()
         poll.register(self._socket.fileno(), select.EPOLLIN)
         loop = asyncio.get_running_loop()
@@ -94,6 +94,10 @@ class Opener(bunri.Compartment):
             loop.add_reader(poll.fileno(), ready.set)
             await ready.wait()
             loop.remove_reader(poll.fileno())
+            failed = any(mask & select.EPOLLERR for _, mask in poll.poll(0))
+            if failed and (fault := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+                poll.close()
+                return fault
             with contextlib.suppress(BlockingIOError):  # its owner has filled it up, and is rung often enough
                 os.write(self._bell.fileno(), struct.pack("=Q", 1))
             await asyncio.sleep(_PAUSE)

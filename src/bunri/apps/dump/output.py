@@ -6,24 +6,82 @@ File names are made here, from the command line, the clock and a count: nothing 
 from __future__ import annotations
 
 import os
+import stat
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache
+from typing import ParamSpec, TypeVar
 
 import bunri
-from bunri.apps.dump.messages import Batch
-from bunri.apps.dump.monitor import Failed, safe
+from bunri.apps.dump.messages import Batch, WriteFailed
+from bunri.apps.dump.monitor import (
+    PATIENCE_FOR_ONE,
+    WRITE_FAILED,
+    Failed,
+    Signals,
+    answer,
+    begin,
+    cause_of,
+    complain,
+    safe,
+)
 from bunri.apps.dump.options import Options
 from bunri.apps.dump.writer import Writer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def stand_in() -> None:
+    """Whoever started this program may have closed its standard output: another file must not get its number's text."""
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), "w")  # each write fails, as it did
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), "w")
+
+
+def flush() -> None:
+    """What was printed so far is out; Failed, and nothing more is tried, where it cannot be."""
+    try:
+        sys.stdout.flush()
+    except OSError as fault:
+        raise _unwritten(fault) from None
+
+
+def show(text: bytes, *, now: bool = False) -> None:
+    """Print all of it; Failed where that cannot be. Where Python's own buffers are off (PYTHONUNBUFFERED), a disk that fills up takes a part."""
+    left = memoryview(text)
+    try:
+        while left:
+            left = left[sys.stdout.buffer.write(left) :]
+        if now:
+            sys.stdout.buffer.flush()
+    except OSError as fault:
+        raise _unwritten(fault) from None
+
+
+@cache
+def nowhere() -> int:
+    """/dev/null, open: what is still to be printed goes there where nothing can be printed."""
+    return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def _unwritten(fault: OSError) -> Failed:
+    os.dup2(nowhere(), sys.stdout.fileno())
+    return Failed(f"Unable to write output: {fault.strerror}", WRITE_FAILED)
 
 
 class Output:
     """Takes batches."""
 
-    def __init__(self, options: Options, stack: ExitStack) -> None:
+    def __init__(self, options: Options, stack: ExitStack, signals: Signals) -> None:
         self._options = options
         self._stack = stack
-        self._writer: Writer | None = None
+        self._signals = signals
+        self._writing: Writing | None = None
         self._link = (0, 0)
         self._number = 0
         self._since = 0.0
@@ -32,65 +90,181 @@ class Output:
 
     def open(self, link: int, snap: int) -> None:
         """The capture's kind is known: begin the first file."""
-        if self._options.write and self._writer is None:
-            self._link = (link, snap)
-            file = self._file()
-            nanoseconds = int(self._options.style.nanoseconds)
-            self._writer = self._stack.enter_context(Writer.start(file, {12: 101}.get(link, link), snap, nanoseconds))
-            file.close()
+        if self._options.write:
+            writing = Writing(self._file(), self._signals, link, snap, nanoseconds=self._options.style.nanoseconds)
+            self._writing = self._stack.enter_context(writing)
 
     def take(self, batch: Batch) -> None:
         """One batch: its text to standard output, its records to the writer."""
         if batch.text:
-            _write(safe(batch.text))
-            if self._flushes:
-                sys.stdout.buffer.flush()
-        if batch.records and self._writer is not None:
-            self._append(self._writer, batch.records)
+            show(safe(batch.text), now=self._flushes)
+        if batch.records and self._writing is not None:
+            self._append(self._writing, batch.records)
 
-    def _append(self, writer: Writer, records: bytes) -> None:
+    def finish(self) -> None:
+        """All is out."""
+        flush()
+        if self._writing is not None:
+            self._writing.finish()
+
+    def _append(self, writing: Writing, records: bytes) -> None:
         options = self._options
-        if options.rotate_seconds and time.time() - self._since >= options.rotate_seconds and not self._rotate(writer):
+        if options.rotate_seconds and time.time() - self._since >= options.rotate_seconds and not self._rotate(writing):
             return
         while records:
-            written = writer.append(records, options.rotate_size)
-            if not 0 <= written.used <= len(records):
-                raise Failed("the writer says that it wrote what it was not given")
-            records = records[written.used :]
-            if records and not self._rotate(writer):
+            records = records[writing.append(records, options.rotate_size) :]
+            if records and not self._rotate(writing):
                 return
 
-    def _rotate(self, writer: Writer) -> bool:
+    def _rotate(self, writing: Writing) -> bool:
         self._number += 1
         if self._options.files and self._number >= self._options.files:
             if self._options.rotate_seconds:
                 self.full = True
                 return False
             self._number = 0
-        with self._file() as file:
-            writer.next(file)
+        writing.next(self._file())
         return True
 
-    def _file(self) -> bunri.File:
+    def _file(self) -> Target:
         options = self._options
         self._since = time.time()
         if options.write == "-":
-            sys.stdout.flush()
-            return bunri.File(os.dup(1))
+            flush()
+            return Target("standard output", os.dup(sys.stdout.fileno()))
         name = options.write
         if options.rotate_seconds:
             name = time.strftime(name, time.localtime())
         if options.rotate_size and (self._number or options.files):
             width = len(str(options.files - 1)) if options.files else 0
             name += f"{self._number:0{width}}" if width else str(self._number)
+        return Target.create(name)
+
+
+class Target:
+    """A file that records are to go to, open.
+
+    No worker is handed a device: what is to go to one (/dev/null, a terminal) or to a socket goes through a pipe, and
+    is carried on from here.
+    """
+
+    def __init__(self, name: str, number: int) -> None:
+        self.name = name
+        self.fault = ""  # of a device
+        self._carrier: threading.Thread | None = None
+        mode = os.fstat(number).st_mode
+        if stat.S_ISREG(mode) or stat.S_ISFIFO(mode):
+            self.file = bunri.File(number)
+            return
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        self.file = bunri.File(writing)
+        self._carrier = threading.Thread(target=self._carry, args=(reading, number), name="to a device", daemon=True)
+        self._carrier.start()
+
+    @classmethod
+    def create(cls, name: str) -> Target:
+        """A file of this name, readable by its owner only; Failed in tcpdump's words."""
         try:
-            return bunri.File.open(name, "w")
+            return cls(name, os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOCTTY, 0o600))
         except OSError as fault:
             raise Failed(f"{name}: {fault.strerror}") from None
 
+    def _carry(self, reading: int, number: int) -> None:
+        try:
+            while data := os.read(reading, 1 << 16):
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(number, view) :]
+        except OSError as fault:
+            self.fault = fault.strerror or str(fault)
+        finally:
+            os.close(reading)
+            os.close(number)
 
-def _write(text: bytes) -> None:
-    """All of it: where Python's own buffers are off (PYTHONUNBUFFERED), a disk that fills up takes a part."""
-    left = memoryview(text)
-    while left:
-        left = left[sys.stdout.buffer.write(left) :]
+    def wait(self, news: Callable[[], object]) -> None:
+        """Until all of it is where it belongs: nobody has the pipe's other end any more. Failed where it is not."""
+        while self._carrier is not None and self._carrier.is_alive():
+            before = news()
+            self._carrier.join(PATIENCE_FOR_ONE)
+            if news() == before:
+                break  # it is waited for no longer
+        if self.fault:
+            raise Failed(f"{self.name}: {self.fault}", WRITE_FAILED)
+
+
+class Writing:
+    """The writer, and the file that it is at."""
+
+    def __init__(self, target: Target, signals: Signals, link: int, snap: int, *, nanoseconds: bool) -> None:
+        self._target = target
+        self._signals = signals
+        with target.file:
+            self._writer = Writer.start(target.file, {12: 101}.get(link, link), snap, int(nanoseconds))
+        self._try(self._writer.begin)
+
+    def __enter__(self) -> Writing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def append(self, records: bytes, most: int = 0) -> int:
+        """How many bytes of the records the file took before it had more than `most` bytes (0: no bound)."""
+        written = self._try(self._writer.append, records, most)
+        if not 0 <= written.used <= len(records):
+            raise Failed("the writer says that it wrote what it was not given")
+        return written.used
+
+    def next(self, target: Target) -> None:
+        """Go on with another file."""
+        with target.file:
+            self._try(self._writer.next, target.file)
+        self._target.wait(self._signals.hurry)
+        self._target = target
+
+    def finish(self) -> None:
+        """All records are where they belong."""
+        self._writer.close()
+        self._target.wait(self._signals.hurry)
+
+    def _try(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A pipe may have a reader who takes his time: he is waited for until the user wants to wait no more."""
+        try:
+            return answer(begin(method, *args, **kwargs), PATIENCE_FOR_ONE, self._signals.hurry)
+        except WriteFailed as fault:
+            self.finish()  # a device says more
+            raise Failed(f"{self._target.name}: {bunri.printable(fault.said, limit=200)}", WRITE_FAILED) from None
+        except bunri.PeerError as fault:
+            raise Failed(f"{self._target.name}: the writer failed: {cause_of(fault)}") from None
+
+
+class LeftOut:
+    """Packets on which decoders ended: reported, counted, and kept with --quarantine."""
+
+    def __init__(self, path: str, stack: ExitStack, signals: Signals) -> None:
+        """The file is made at once: whether it can be is known before the capture begins."""
+        self._stack = stack
+        self._signals = signals
+        self._target = Target.create(path) if path else None
+        self._writing: Writing | None = None
+        self.count = 0
+
+    def open(self, link: int, snap: int, *, nanoseconds: bool) -> None:
+        """The capture's kind is known."""
+        if self._target is not None:
+            writing = Writing(self._target, self._signals, link, snap, nanoseconds=nanoseconds)
+            self._writing = self._stack.enter_context(writing)
+
+    def report(self, what: str, cause: str, record: bytes) -> None:
+        """One more. `record`: as it stands in a capture."""
+        self.count += 1
+        complain(f"{what} was left out: {cause}")
+        if record and self._writing is not None:
+            self._writing.append(record)
+
+    def finish(self) -> None:
+        """How many there were; what is kept of them is where it belongs."""
+        if self.count:
+            complain(f"{self.count} packet{'' if self.count == 1 else 's'} left out")
+        if self._writing is not None:
+            self._writing.finish()

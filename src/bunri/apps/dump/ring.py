@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import bunri
-from bunri.apps.dump.capture import Packet, record
+from bunri.apps.dump.capture import Packet
 from bunri.apps.dump.messages import Place, RingShape
 
 _KERNEL: Final = 0
@@ -42,16 +42,23 @@ class Ring:
         self._block = start.block
         self._skip = start.packet
         self._nano = shape.nanoseconds
+        PLACE.pack_into(progress, 0, start.block, start.packet, start.packet)
 
-    def _status(self) -> int:
-        return int(_BLOCK.unpack_from(self._memory, self._block * self._shape.block_size)[2])
+    @property
+    def _is_ours(self) -> bool:
+        """Whether the kernel has filled the block at which we are."""
+        status = int(_BLOCK.unpack_from(self._memory, self._block * self._shape.block_size)[2])
+        return status & 1 != _KERNEL
 
-    def block(self) -> Iterator[Packet]:
-        """The packets of the next block; waits for the bell while the kernel still has it."""
-        while self._status() & 1 == _KERNEL:
-            select.select([self._bell], [], [])
-            if self._status() & 1 == _KERNEL:
+    def block(self, seconds: float) -> Iterator[Packet]:
+        """The packets of the next block; none, where the kernel has not filled it `seconds` later, or the bell rings for
+        nothing."""
+        if not self._is_ours:
+            rung, _, _ = select.select([self._bell], [], [], seconds)
+            if rung and not self._is_ours:
                 self._hush()
+            if not self._is_ours:
+                return
         yield from self._walk(1 << 32)
         base = self._block * self._shape.block_size
         struct.pack_into("=I", self._memory, base + 8, _KERNEL)
@@ -95,13 +102,13 @@ class Ring:
             if packet is not None:
                 yield packet
 
-    def here(self) -> bytes:
-        """The packet at the place where we start, as a record; empty where there is none."""
-        for index, at in enumerate(self._offsets()):
-            if index == self._skip:
-                packet = self._packet(at)
-                return record(packet) if packet is not None else b""
-        return b""
+    def here(self) -> Packet | None:
+        """The packet at the place where we start; None where there is none."""
+        if self._is_ours:
+            for index, at in enumerate(self._offsets()):
+                if index == self._skip:
+                    return self._packet(at)
+        return None
 
     def _packet(self, at: int) -> Packet | None:
         memory, shape = self._memory, self._shape

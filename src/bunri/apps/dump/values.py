@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from io import BufferedReader
 
 import bunri
-from bunri.apps.dump.command import beginning, kind_of
 from bunri.apps.dump.decoder import PacketDecoder
 from bunri.apps.dump.messages import BadCapture, BadExpression, Decoded, Instruction, Style
 from bunri.apps.dump.monitor import Failed, compile_expression
+from bunri.apps.dump.reading import Stream, kind_of
 
 _PIECE = 1 << 14  # bytes: what the values of its packets have of members is as much as one answer may have
 _PATIENCE = 20.0  # seconds for one piece
@@ -24,41 +23,41 @@ def packets(path: str | os.PathLike[str], expression: str = "", *, verbose: int 
     `ip` and `carried` (Segment, Datagram) are the outermost headers. The text is tcpdump's line for the packet, as
     `-n -t` with `verbose` times `-v` prints it; its characters are printable ASCII, line feeds and tabs, whatever the
     packet holds. All of it was made by a decoder that may be somebody's: what it says may be wrong.
-    BadCapture where the file is none or ends too soon, after what could be read of it; BadExpression; OSError where it
-    cannot be opened. A packet that ends the decoder ends the iteration with WorkerDied: what to do about it is the
-    program's to say.
+    BadCapture where the file is none, is wrong somewhere or ends too soon, after what could be read of it;
+    BadExpression; OSError where it cannot be opened. A packet on which the decoder ends or hangs ends the iteration with
+    a PeerError (WorkerDied, DeadlineExceeded): what to do about it is the program's to say.
 
         for packet in packets("capture.pcap", "tcp"):
             if isinstance(packet.carried, Segment) and packet.carried.flags & 2:
                 print(packet.number, ipaddress.ip_address(packet.ip.source), packet.text)
     """
-    with open(path, "rb") as stream:
-        head = beginning(stream)
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield from _packets(Stream(number), expression, verbose)
+    finally:
+        os.close(number)
+
+
+def _packets(stream: Stream, expression: str, verbose: int) -> Iterator[Decoded]:
+    try:
+        kind = kind_of(stream)
+    except Failed as failed:
+        raise BadCapture(str(failed)) from None
+    program: list[Instruction] = []
+    if expression:
         try:
-            kind = kind_of(head)
+            program = compile_expression(expression, kind.link, kind.snap, optimize=True)
         except Failed as failed:
-            raise BadCapture(str(failed)) from None
-        program: list[Instruction] = []
-        if expression:
-            try:
-                program = compile_expression(expression, kind.link, kind.snap, optimize=True)
-            except Failed as failed:
-                raise BadExpression(str(failed)) from None
-        style = Style(verbose=verbose, numeric=1, time=1, nanoseconds=True)
-        with PacketDecoder.start(style, program) as worker:
-            for piece in _pieces(head, stream):
+            raise BadExpression(str(failed)) from None
+    style = Style(verbose=verbose, numeric=1, time=1, nanoseconds=True)
+    with PacketDecoder.start(style, program) as worker:
+        while chunk := stream.read():
+            for start in range(0, len(chunk), _PIECE):
                 with bunri.deadline(_PATIENCE):
-                    found = worker.feed(piece)
+                    found = worker.feed(chunk[start : start + _PIECE])
                 for packet in found:
                     yield _checked(packet)
-            worker.finish()
-
-
-def _pieces(head: bytes, stream: BufferedReader) -> Iterator[bytes]:
-    for start in range(0, len(head), _PIECE):
-        yield head[start : start + _PIECE]
-    while piece := stream.read1(_PIECE):
-        yield piece
+        worker.finish()
 
 
 def _checked(packet: Decoded) -> Decoded:

@@ -11,7 +11,7 @@ import struct
 
 import bunri
 from bunri.apps.dump import capture
-from bunri.apps.dump.messages import Written
+from bunri.apps.dump.messages import WriteFailed, Written
 
 
 class Writer(bunri.Compartment):
@@ -24,8 +24,13 @@ class Writer(bunri.Compartment):
         self._snap = snap
         self._file = file
         self._size = 0
+
+    @bunri.raises(WriteFailed)
+    def begin(self) -> None:
+        """Write what a capture begins with."""
         self._write(self._header)
 
+    @bunri.raises(WriteFailed)
     def next(self, file: bunri.File) -> None:
         """Go on with another file."""
         self._file.close()
@@ -33,6 +38,7 @@ class Writer(bunri.Compartment):
         self._size = 0
         self._write(self._header)
 
+    @bunri.raises(WriteFailed)
     def append(self, records: bytes, most: int) -> Written:
         """Write records until the file is larger than `most` bytes (0: no bound); whatever is left is for the next."""
         if capture.whole_records(records, self._fits) < 0:
@@ -55,6 +61,9 @@ class Writer(bunri.Compartment):
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._file.fileno(), view) :]
+        try:
+            while view:
+                view = view[os.write(self._file.fileno(), view) :]
+        except OSError as fault:
+            raise WriteFailed(fault.strerror or "it cannot be written to") from None
         self._size += len(data)
