@@ -122,8 +122,9 @@ def test_a_user_of_the_system_stores_and_fetches(place: Path) -> None:
         file = written(place / "conf", local_enable="YES", write_enable="YES", pam_service_name=service,
                        delay_failed_login=0, local_umask="022")  # fmt: skip
         with serving(place, str(file)) as server:
-            with pytest.raises(error_perm, match="530"):
-                server.login(name, "wrong")
+            for wrong in ("wrong", f"{password}\0", f"{password}\0x", f"\0{password}"):
+                with pytest.raises(error_perm, match="530"):
+                    server.login(name, wrong)
             with server.login(name, password) as ftp:
                 assert ftp.pwd() == str(home)
                 ftp.storbinary("STOR new", io.BytesIO(b"x" * 300000))

@@ -99,7 +99,10 @@ class Pam(bunri.Compartment):
 
     def check(self, service: str, user: str, password: bunri.Secret, peer: str) -> bool:
         """Authentication and the account's validity; no session is opened."""
-        with _Conversation(bytes(password.reveal())) as talk:
+        given = bytes(password.reveal())
+        if b"\0" in given:  # PAM would take what stands before it for the whole
+            return False
+        with _Conversation(given) as talk:
             return talk.ask(service.encode(), user.encode(), peer.encode())
 
 
