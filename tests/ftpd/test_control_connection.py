@@ -7,7 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from ftplib import FTP
+from ftplib import FTP, error_perm
 from pathlib import Path
 
 import pytest
@@ -141,6 +141,9 @@ def test_a_hidden_file_is_hidden_from_who_names_it(server: Served, ground: Path)
     try:
         with server.login() as ftp:
             assert [lines_of(ftp, f"{command} song.mp3") for command in ("NLST", "LIST")] == [[], []]
+            assert ftp.sendcmd("STAT song.mp3").splitlines()[1:] == ["213 End of status."]
+            with pytest.raises(error_perm, match="550 No such file"):
+                ftp.sendcmd("MLST song.mp3")
             assert ftp.size("song.mp3") == 2
     finally:
         (ground / "pub" / "song.mp3").unlink()

@@ -299,9 +299,15 @@ class Engine(Lines):
             return
         self.push_dtp_data(BufferedIteratorProducer(iterator), isproducer=True, cmd=cmd)
 
+    def ftp_MLST(self, path: str) -> None:
+        if self.fs.hides(os.path.basename(path)):
+            self.respond("550 No such file or directory.")
+        else:
+            super().ftp_MLST(path)
+
     def _named(self, folder: str, last: str, flags: str) -> list[str]:
         if os.path.lexists(os.path.join(folder, last)):
-            return [] if matches(self._rights.hide, last) else [last]
+            return [] if self.fs.hides(last) else [last]
         if not any(sign in last for sign in "*?["):
             return []
         return sorted(name for name in self.fs.listed(folder, flags) if fnmatchcase(name, last))

@@ -120,7 +120,14 @@ class Files(AbstractedFS):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
     def listdir(self, path: str) -> list[str]:
-        return [name for name in os.listdir(path) if not matches(self._rights.hide, name)]
+        return self._seen(os.listdir(path))
+
+    def _seen(self, names: list[str]) -> list[str]:
+        """Those that hide_file leaves. It hides from listings, and nothing from who asks for it by name."""
+        return [name for name in names if not self.hides(name)]
+
+    def hides(self, name: str) -> bool:
+        return matches(self._rights.hide, name)
 
     def listed(self, path: str, flags: str) -> list[str]:
         """The names that LIST and NLST show."""
@@ -141,7 +148,7 @@ class Files(AbstractedFS):
                         continue  # it may not be read: ls(1) goes on, too
 
     def format_list(self, basedir: str, listing: list[str], ignore_err: bool = True) -> Iterator[bytes]:
-        return map(shown, super().format_list(basedir, listing, ignore_err))
+        return map(shown, super().format_list(basedir, self._seen(listing), ignore_err))
 
     def format_mlsx(
         self, basedir: str, listing: list[str], perms: str, facts: list[str], ignore_err: bool = True
