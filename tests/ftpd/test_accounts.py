@@ -237,6 +237,24 @@ def test_passwords_that_are_set_at_once_are_all_kept(tmp_path: Path) -> None:
     assert sorted(line.partition(":")[0] for line in file.read_text().splitlines()) == names
 
 
+def test_a_file_keeps_its_owner_and_its_mode(tmp_path: Path) -> None:
+    file, link = tmp_path / "users", tmp_path / "link"
+    file.write_text("")
+    file.chmod(0o640)
+    uid, gid = (12345, 54321) if ROOT else (os.geteuid(), os.getegid())
+    os.chown(file, uid, gid)
+    link.symlink_to(file)
+    for path, more in ((file, []), (link, []), (link, ["--delete"])):
+        assert passwd(path, "dora", "one", *more).returncode == 0
+        info = file.stat()
+        assert (info.st_uid, info.st_gid, info.st_mode & 0o777) == (uid, gid, 0o640)
+        assert link.is_symlink() and not file.is_symlink()
+    assert file.read_text() == ""
+    file.unlink()
+    assert "leads nowhere" in passwd(link, "dora", "one").stderr
+    assert not file.exists()
+
+
 @pytest.mark.parametrize(
     ("given", "kept", "said"),
     [

@@ -46,7 +46,11 @@ def hashed(password: str) -> str:
 
 
 def set_password(path: Path, name: str, password: str | None) -> None:
-    """Write a user's line, or remove it. The file is replaced as a whole, and is its owner's alone."""
+    """Write a user's line, or remove it. The file is replaced as a whole; a new one is its owner's alone, an old one keeps
+    owner, group and mode. Behind a link it is the file that is replaced, and the link stays."""
+    if path.is_symlink() and not path.exists():
+        raise bunri.UsageError(f"{path} is a link that leads nowhere")
+    path = path.resolve()
     if password is not None and (fault := fault_in(name)):
         raise bunri.UsageError(f"{name!r} cannot be a user's name: {fault}")
     if password is None and not path.exists():
@@ -58,14 +62,14 @@ def set_password(path: Path, name: str, password: str | None) -> None:
             raise bunri.UsageError(f"{path}: there is no user {name!r}")
         if password is not None:
             kept.append(f"{name}:{hashed(password)}")
-        _replace(path, kept)
+        _replace(path, kept, os.fstat(stream.fileno()))
 
 
 @contextmanager
 def _locked(path: Path) -> Generator[BinaryIO, None, None]:
     """The file, as long as nobody else changes it. Who waited may hold one that has been replaced: he looks again."""
     while True:
-        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "rb") as stream:
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
@@ -80,16 +84,28 @@ def _lines(stream: BinaryIO, path: Path) -> list[str]:
         raise bunri.UsageError(f"{path} is not UTF-8: {fault.reason} at byte {fault.start}") from None
 
 
-def _replace(path: Path, lines: list[str]) -> None:
+def _replace(path: Path, lines: list[str], old: os.stat_result) -> None:
     new = path.with_name(f".{path.name}.{os.getpid()}")
     number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(number, "w", encoding="utf-8") as stream:
             stream.write("".join(f"{line}\n" for line in lines))
+            _alike(number, path, old)
         os.replace(new, path)
     except BaseException:
         new.unlink(missing_ok=True)
         raise
+
+
+def _alike(number: int, path: Path, old: os.stat_result) -> None:
+    """The new file is whose the old one was: its readers may not be who changes it."""
+    try:
+        os.fchown(number, old.st_uid, old.st_gid)
+        os.fchmod(number, old.st_mode & 0o777)
+    except PermissionError:
+        raise bunri.UsageError(
+            f"{path} belongs to user {old.st_uid}, group {old.st_gid}. Change it as that user, or as root"
+        ) from None
 
 
 class Pam(bunri.Compartment):
