@@ -135,6 +135,16 @@ def pam_service() -> Iterator[str]:
         path.unlink()
 
 
+def certificate(path: Path, *more: str) -> None:
+    """A certificate and its key, in one file."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "2"]
+    files = ["-subj", "/CN=localhost", "-keyout", str(path), "-out", f"{path}.cert"]
+    subprocess.run([*command, *(more or ["-nodes"]), *files], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + Path(f"{path}.cert").read_bytes())
+
+
 def refused(*arguments: str) -> str:
     """What `bunri ftpd` says when it does not start."""
     done = subprocess.run(

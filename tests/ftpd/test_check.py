@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from ftp_served import ROOT, refused, written
+from ftp_served import ROOT, certificate, refused, written
 
 from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.needs import unmet
@@ -56,16 +54,6 @@ def test_what_is_off_costs_no_permission(
         assert text.replace("{home}", str(home)) in said
     for text in not_there:
         assert text not in said
-
-
-def certificate(path: Path, *more: str) -> None:
-    """A certificate and its key, in one file."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "2"]
-    files = ["-subj", "/CN=localhost", "-keyout", str(path), "-out", f"{path}.cert"]
-    subprocess.run([*command, *(more or ["-nodes"]), *files], check=True, capture_output=True)
-    path.write_bytes(path.read_bytes() + Path(f"{path}.cert").read_bytes())
 
 
 def test_a_key_that_is_another_ones_or_has_a_password_is_a_problem(place: Path) -> None:

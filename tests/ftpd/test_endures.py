@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from ftplib import FTP, error_temp
 from pathlib import Path
 
 import pytest
-from ftp_served import ROOT, Served, serving, written
+from ftp_served import ROOT, Served, certificate, serving, written
 
 import bunri
 from bunri.apps.ftpd.auth import Passwords, set_password
@@ -206,27 +207,85 @@ def pids_of(cls: type[bunri.Compartment]) -> list[int]:
 # Started by systemd, reloaded, stopped.
 
 
+def handed(sockets: list[socket.socket], env: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    """The server, as systemd starts it: descriptors from 3 on, LISTEN_PID, LISTEN_FDS and what else is given."""
+    numbers = [each.fileno() for each in sockets]
+    moves = "".join(f"exec {30 + at}<&{number};" for at, number in enumerate(numbers))
+    moves += "".join(f"exec {3 + at}<&{30 + at} {30 + at}<&-;" for at in range(len(numbers)))
+    command = ["bash", "-c", f'{moves} LISTEN_PID=$$ exec "$@"', "bash", sys.executable, "-m", "bunri", "ftpd"]
+    env = {**os.environ, "LISTEN_FDS": str(len(sockets)), **env}
+    return subprocess.Popen([*command, *arguments], pass_fds=numbers, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, env=env)  # fmt: skip
+
+
 def test_it_takes_a_socket_and_says_when_it_is_ready(place: Path, pub: Path) -> None:
-    """As systemd does it: descriptor 3, LISTEN_FDS, LISTEN_PID, NOTIFY_SOCKET."""
     file = written(place / "conf", anonymous_enable="YES", anon_root=pub, ftp_username="")
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.bind(f"\0bunri-test-{os.getpid()}")
         told.settimeout(30)
-        shell = f'exec 3<&{listener.fileno()} {listener.fileno()}<&-; LISTEN_PID=$$ exec "$@"'
-        process = subprocess.Popen(
-            ["bash", "-c", shell, "bash", sys.executable, "-m", "bunri", "ftpd", str(file), "-olisten=NO"],
-            pass_fds=[listener.fileno()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={**os.environ, "LISTEN_FDS": "1", "NOTIFY_SOCKET": f"@bunri-test-{os.getpid()}"},
-        )  # fmt: skip
+        with handed([listener], {"NOTIFY_SOCKET": f"@bunri-test-{os.getpid()}"}, str(file), "-olisten=NO") as process:
+            try:
+                assert told.recv(100) == b"READY=1"
+                with FTP(timeout=10) as ftp:
+                    ftp.connect(*listener.getsockname())
+                    ftp.login()
+                    assert "hello" in ftp.nlst()
+            finally:
+                process.terminate()
+                assert process.wait(20) == 0
+
+
+def test_it_takes_all_sockets_and_one_begins_with_tls(place: Path, pub: Path) -> None:
+    """Both families; and the one that its unit names ftps (FileDescriptorName=)."""
+    certificate(place / "pem")
+    file = written(place / "conf", anonymous_enable="YES", anon_root=pub, ftp_username="", ssl_enable="YES",
+                   allow_anon_ssl="YES", rsa_cert_file=place / "pem")  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        four = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        six = stack.enter_context(socket.create_server(("::1", 0), family=socket.AF_INET6))
+        secret = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        env = {"LISTEN_FDNAMES": "bunri-ftpd.socket:bunri-ftpd.socket:ftps"}
+        process = stack.enter_context(handed([four, six, secret], env, str(file), "-olisten=NO"))
         try:
-            assert told.recv(100) == b"READY=1"
-            with FTP(timeout=10) as ftp:
-                ftp.connect(*listener.getsockname())
-                ftp.login()
-                assert "hello" in ftp.nlst()
+            assert process.stdout is not None
+            ports = [each.getsockname()[1] for each in (four, six, secret)]
+            said = f"ftp://127.0.0.1:{ports[0]}/ ftp://[::1]:{ports[1]}/ ftps://127.0.0.1:{ports[2]}/\n"
+            assert process.stdout.readline().endswith(said)
+            for host, port in (("127.0.0.1", ports[0]), ("::1", ports[1])):
+                with FTP(timeout=10) as ftp:
+                    ftp.connect(host, port)
+                    ftp.login()
+                    assert "hello" in ftp.nlst()
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            with socket.create_connection(("127.0.0.1", ports[2]), 10) as peer, context.wrap_socket(peer) as tls:
+                assert tls.recv(100).startswith(b"220 ")
+            file.write_text(file.read_text().replace("ssl_enable=YES", "ssl_enable=NO"))
+            process.send_signal(signal.SIGHUP)
         finally:
             process.terminate()
             assert process.wait(20) == 0
+        assert process.stderr is not None
+        log = process.stderr.read()
+    assert "the old configuration stays: " in log and "the socket ftps of systemd needs ssl_enable=YES" in log, log
+
+
+@pytest.mark.parametrize(
+    ("kind", "env", "why"),
+    [
+        (socket.SOCK_DGRAM, {}, "descriptor 3 of systemd is no listening TCP socket"),
+        (socket.SOCK_STREAM, {}, "descriptor 3 of systemd is no listening TCP socket"),
+        (socket.SOCK_STREAM, {"LISTEN_FDS": "0"}, "systemd says LISTEN_FDS='0'"),
+        (socket.SOCK_STREAM, {"LISTEN_FDS": "9"}, "of systemd is no"),
+    ],
+)
+def test_a_socket_that_peers_cannot_come_to_is_refused(
+    place: Path, pub: Path, kind: socket.SocketKind, env: dict[str, str], why: str
+) -> None:
+    file = written(place / "conf", anonymous_enable="YES", anon_root=pub, ftp_username="")
+    with socket.socket(socket.AF_INET, kind) as made, handed([made], env, str(file)) as process:
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == 2 and why in said and "Traceback" not in said, said
 
 
 def test_sessions_may_end_what_they_do(place: Path, pub: Path) -> None:

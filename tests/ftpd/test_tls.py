@@ -16,7 +16,7 @@ from ftplib import FTP, FTP_TLS, error_perm
 from pathlib import Path
 
 import pytest
-from ftp_served import ROOT, Served, refused, serving, written
+from ftp_served import ROOT, Served, certificate, refused, serving, written
 
 pytestmark = pytest.mark.slow
 
@@ -39,15 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pem(folder: Path) -> Path:
     """A certificate and its key, in one file that only its owner can read."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
     path = folder / "both.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-keyout", str(path), "-out", str(folder / "cert.pem")],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    path.write_bytes(path.read_bytes() + (folder / "cert.pem").read_bytes())
+    certificate(path)
     path.chmod(0o600)
     return path
 

@@ -74,10 +74,8 @@ def command(
     from bunri.apps.ftpd.monitor import serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    address = (config.listen_address6 or "::") if config.listen_ipv6 else (config.listen_address or "0.0.0.0")
-    host = f"[{address}]" if ":" in address else address
     what = share or words[0]
-    serve(config, lambda number: click.echo(f"serving {what} at ftp://{host}:{number}/"), read, drain)
+    serve(config, lambda urls: click.echo(f"serving {what} at {' '.join(urls)}"), read, drain)
     return 0
 
 

@@ -26,7 +26,7 @@ from bunri.apps.ftpd.auth import Passwords
 from bunri.apps.ftpd.broker import DataHere
 from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.favours import OwnersHere, UploadsHere
-from bunri.apps.ftpd.listening import listener_for, notify
+from bunri.apps.ftpd.listening import Listener, listeners_for, notify, refuse_unencrypted
 from bunri.apps.ftpd.logins import LoginHere, first_line
 from bunri.apps.ftpd.logs import LogHere, Logs
 from bunri.apps.ftpd.messages import Greeting, Handover, NoData
@@ -66,10 +66,10 @@ def _network(peer: str) -> str:
 
 @dataclass
 class Server:
-    """One listener and the connections that came through it."""
+    """Its listeners and the connections that came through them."""
 
     config: Config
-    listener: socket.socket
+    listeners: list[Listener]
     reload: Callable[[], Config] | None = None
     drain: float = 10.0  # seconds that sessions have to end by themselves
     _from: Counter[str] = field(default_factory=Counter[str])
@@ -84,7 +84,7 @@ class Server:
     async def run(self, ready: Callable[[], None]) -> None:
         """Until SIGTERM, when sessions have `drain` seconds to end, or SIGINT. SIGHUP: new connections read anew."""
         loop = asyncio.get_running_loop()
-        accepting = loop.create_task(self._accept())
+        accepting = asyncio.gather(*map(self._accept, self.listeners))
         loop.add_signal_handler(signal.SIGTERM, accepting.cancel)
         loop.add_signal_handler(signal.SIGINT, self._end_at_once, accepting)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
@@ -92,7 +92,8 @@ class Server:
         try:
             with suppress(asyncio.CancelledError):
                 await accepting
-            self.listener.close()
+            for each in self.listeners:
+                each.socket.close()
             log.info("ends; %d connections have %g seconds", len(self._tasks), self.drain)
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=self.drain)
@@ -102,7 +103,7 @@ class Server:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._logs.close()
 
-    def _end_at_once(self, accepting: asyncio.Task[None]) -> None:
+    def _end_at_once(self, accepting: asyncio.Future[list[None]]) -> None:
         self.drain = 0.0
         accepting.cancel()
         for task in self._tasks:
@@ -114,6 +115,7 @@ class Server:
         try:
             config = self.reload()
             refuse_unmet(config)
+            refuse_unencrypted(self.listeners, config)
             text = banner(config)
             self._logs.open(config)
         except (bunri.UsageError, OSError) as fault:
@@ -122,12 +124,12 @@ class Server:
         self.config, self._banner = config, text
         log.info("the configuration was read again")
 
-    async def _accept(self) -> None:
+    async def _accept(self, listener: Listener) -> None:
         loop = asyncio.get_running_loop()
-        self.listener.setblocking(False)
+        listener.socket.setblocking(False)
         while True:
             try:
-                control, address = await loop.sock_accept(self.listener)
+                control, address = await loop.sock_accept(listener.socket)
             except OSError as fault:  # no descriptor left, or the peer is gone already
                 log.warning("accept: %s", fault.strerror)
                 await asyncio.sleep(0.1)
@@ -137,7 +139,7 @@ class Server:
                 _turn_away(control, full)
                 continue
             self._from[peer] += 1
-            task = loop.create_task(self._connection(control, peer))
+            task = loop.create_task(self._connection(control, peer, listener))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -151,10 +153,10 @@ class Server:
             return "There are too many connections from your internet address."
         return None
 
-    async def _connection(self, control: socket.socket, peer: str) -> None:
+    async def _connection(self, control: socket.socket, peer: str, listener: Listener) -> None:
         try:
             with control:
-                await self._talk(control, peer)
+                await self._talk(control, peer, listener)
         except (bunri.BunriError, NoData) as fault:  # it ends here: the others never notice
             if isinstance(fault, bunri.WorkerDied) and fault.exit.signal not in (None, signal.SIGKILL):
                 self._crashes.note(peer)
@@ -166,7 +168,7 @@ class Server:
             if not self._from[peer]:
                 del self._from[peer]
 
-    async def _talk(self, control: socket.socket, peer: str) -> None:
+    async def _talk(self, control: socket.socket, peer: str, listener: Listener) -> None:
         config, logs = self.config, self._logs
         control.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         control.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, GLANCE)  # while it blocks: until login
@@ -174,7 +176,7 @@ class Server:
         logs.event(peer, "CONNECT")
         login = LoginHere(control, config, peer, logs)
         try:
-            if config.implicit_ssl:
+            if listener.implicit or config.implicit_ssl:
                 (await login.tls()).close()
             secured, idle = login.secure is not None, config.idle_session_timeout
             greeting = Greeting(self._banner, config.max_login_fails, config.ssl_enable, secured, idle)
@@ -223,18 +225,18 @@ def _further(config: Config) -> Iterator[type[bunri.Compartment]]:
 
 
 def serve(
-    config: Config, ready: Callable[[int], None], reload: Callable[[], Config] | None = None, drain: float = 10.0
+    config: Config, ready: Callable[[list[str]], None], reload: Callable[[], Config] | None = None, drain: float = 10.0
 ) -> None:
-    """Serve until a signal ends it. `ready` is told the port."""
+    """Serve until a signal ends it. `ready` is told where."""
     refuse_unmet(config)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes about six descriptors here
     bunri.prepare(PreLogin, Session, *_further(config))
-    with listener_for(config) as listener:
-        number = listener.getsockname()[1]
+    listeners = listeners_for(config)
+    urls = [each.url for each in listeners]
 
-        def said() -> None:
-            notify("READY=1")
-            ready(number)
+    def said() -> None:
+        notify("READY=1")
+        ready(urls)
 
-        asyncio.run(Server(config, listener, reload, drain).run(said))
+    asyncio.run(Server(config, listeners, reload, drain).run(said))
