@@ -146,6 +146,27 @@ def test_a_users_own_file_takes_rights_from_him(virtual: Served, ground: Path) -
     assert (ground / "homes/alice/new").stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b"pasv_enable=NO\nport_enable=NO\n", "2: pasv_enable=NO and port_enable=NO leave no way for data"),
+        (b"max_per_ip=1\n", "1: max_per_ip does nothing in a user's own file"),
+        (b"\xff", "1: this line is not UTF-8"),
+    ],
+)
+def test_a_users_own_file_with_a_fault_lets_him_not_in(virtual: Served, ground: Path, text: bytes, why: str) -> None:
+    own = ground / "own" / "alice"
+    own.write_bytes(text)
+    try:
+        with pytest.raises(error_perm, match="530 Login incorrect"):
+            virtual.login("alice", "alice's word")
+        assert virtual.says(f"127.0.0.1: alice could not log in with any password: {own}:{why}")
+    finally:
+        own.unlink()
+    with virtual.login("alice", "alice's word") as ftp:
+        assert ftp.nlst()
+
+
 def test_names_are_hidden_and_denied_as_configured(virtual: Served) -> None:
     with virtual.login("alice", "alice's word") as ftp:
         assert "song.mp3" not in ftp.nlst() and ".dot" not in ftp.nlst() and ".dot" in ftp.nlst("-a")

@@ -113,6 +113,33 @@ def test_what_a_peer_would_meet_is_a_problem(
     assert code == 1 and any(line.startswith("problem: ") and problem in line for line in said.splitlines()), said
 
 
+def test_each_users_own_file_is_looked_at(place: Path, home: Path) -> None:
+    own = place / "own"
+    own.mkdir()
+    for name, text in {
+        "fine": "write_enable=YES\n", "clash": "pasv_min_port=3000\npasv_max_port=2000\n", "late": "\nmax_clients=1\n",
+        "wrong": "writ_enable=YES\n", "a b": "", ".kept": "nonsense", "gone": "local_root=/nowhere\n",
+    }.items():  # fmt: skip
+        (own / name).write_text(text)
+    (place / "users").write_text("")
+    code, said = checked(
+        place, local_enable="YES", guest_enable="YES", guest_username="nobody", virtual_passwd_file=place / "users",
+        local_root=home, virtual_use_local_privs="YES", user_config_dir=own, text_userdb_names="YES",
+    )  # fmt: skip
+    told = [line.removeprefix("problem: ") for line in said.splitlines() if line.startswith("problem: ")]
+    none = "none could start"
+    assert code == 1 and told == [
+        f"{own}/a b: no user has this name: it has a space or an unprintable sign",
+        f"session of clash: {none}: {own}/clash:1: pasv_min_port is above pasv_max_port",
+        f"session of gone: {none}: its folder '/nowhere' is none",
+        f"session of late: {none}: {own}/late:2: max_clients does nothing in a user's own file. Set it in the main file",
+        f"session of wrong: {none}: {own}/wrong:1: there is no option 'writ_enable'. Did you mean write_enable?",
+    ]
+    sessions = {line.split()[2]: line for line in said.splitlines() if line.startswith("  session of ")}
+    assert sessions.keys() == {"USER:", "fine:"}
+    assert "fs.read(" in sessions["USER:"] and "fs.write(" in sessions["fine:"]
+
+
 def test_a_root_that_its_user_may_write_to_is_a_problem(place: Path, home: Path) -> None:
     home.chmod(0o777)
     code, said = checked(place, anon_root=home, **PLAIN, write_enable="YES", anon_upload_enable="YES")

@@ -180,9 +180,18 @@ def test_a_users_own_file_changes_what_is_still_open(tmp_path: Path) -> None:
     own = tmp_path / "alice"
     own.write_text("write_enable=YES\n")
     assert for_user(main, own).write_enable and not for_user(main, tmp_path / "bob").write_enable
-    own.write_text("max_clients=1\n")
-    with pytest.raises(bunri.UsageError, match="max_clients has been used"):
-        for_user(main, own)
+    own.write_text("accept_timeout=5\n")
+    assert for_user(main, own).accept_timeout == 5
+    for line, what in (
+        ("max_clients=1", "max_clients does nothing in a user's own file"),
+        ("xferlog_enable=YES", "xferlog_enable does nothing"),
+        ("anon_root=/srv", "anon_root does nothing"),
+        ("pasv_enable=NO\nport_enable=NO", "leave no way for data"),
+        ("nonsense", "is no setting"),
+    ):
+        own.write_text(f"{line}\n")
+        with pytest.raises(bunri.UsageError, match=f"{own}:[12]: .*{what}"):
+            for_user(main, own)
 
 
 def test_every_option_of_the_manual_is_known() -> None:

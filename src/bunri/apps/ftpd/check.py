@@ -11,6 +11,7 @@ from bunri.apps.ftpd.accounts import CHANGING, MAKING, UPLOADING, account
 from bunri.apps.ftpd.auth import Pam, Passwords
 from bunri.apps.ftpd.config import DEFAULTS, Config
 from bunri.apps.ftpd.messages import Kind
+from bunri.apps.ftpd.names import fault_in
 from bunri.apps.ftpd.needs import unmet
 from bunri.apps.ftpd.prelogin import CALLS, PreLogin
 from bunri.apps.ftpd.session import Session
@@ -90,14 +91,32 @@ def problems(config: Config) -> Iterator[str]:
     yield from unmet(config)
     if (path := config.virtual_passwd_file) and not os.access(path, os.R_OK):
         yield f"{config.at('virtual_passwd_file')}: virtual_passwd_file={path} cannot be read"
-    if config.user_config_dir and not os.path.isdir(config.user_config_dir):
-        yield f"user_config_dir={config.user_config_dir} is no folder: no user has settings of his own"
+    yield from _own_files(config)
     asks_pam = config.local_enable and not config.virtual_passwd_file
     if asks_pam and not os.path.exists(f"/etc/pam.d/{config.pam_service_name}"):
         yield f"pam_service_name={config.pam_service_name}: /etc/pam.d has no such file, and PAM's 'other' decides"
     for name, kind in _samples(config):
         if fault := next(_unless(partial(account, config, name, kind, tls=False)), None):
             yield f"session of {name}: none could start: {fault}"
+
+
+def _own_files(config: Config) -> Iterator[str]:
+    """Those that are nobody's. What is wrong with the others is found when their users' sessions are looked at."""
+    folder, where = config.user_config_dir, config.at("user_config_dir")
+    if folder and not os.path.isdir(folder):
+        yield f"{where}: user_config_dir={folder} is no folder: no user has settings of his own"
+    elif folder and not os.access(folder, os.R_OK | os.X_OK):
+        yield f"{where}: user_config_dir={folder} cannot be read"
+    for name in _named(config):
+        if fault := fault_in(name):
+            yield f"{os.path.join(folder, name)}: no user has this name: {fault}"
+
+
+def _named(config: Config) -> list[str]:
+    """Who has a file of his own. What begins with a dot is no user's, and nobody means it to be one."""
+    folder = config.user_config_dir
+    is_read = os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)
+    return sorted(name for name in (os.listdir(folder) if is_read else []) if not name.startswith("."))
 
 
 def _unless(work: Callable[[], object]) -> Iterator[str]:
@@ -113,6 +132,9 @@ def _samples(config: Config) -> Iterator[tuple[str, Kind]]:
         yield "anonymous", Kind.ANONYMOUS
     if config.guest_enable and not config.user_sub_token:  # each has a folder of his own
         yield "USER", Kind.GUEST
+    if config.local_enable:
+        kind = Kind.GUEST if config.guest_enable else Kind.LOCAL
+        yield from ((name, kind) for name in _named(config) if not fault_in(name))
 
 
 def _sessions(config: Config) -> Iterator[str]:
@@ -125,8 +147,9 @@ def _sessions(config: Config) -> Iterator[str]:
         yield f"  session of {name}: {_granted(it.policy(Session.policy))}; the control socket, a Data, a Log"
         yield f"    {'changes files by ' + ', '.join(changes) if changes else 'changes nothing'}"
         if it.gives_away:
-            mode = f"0{config.chown_upload_mode:o}"
-            yield f"    an Uploads: a broker opens new files as {config.ftp_username}; they become {config.chown_username}'s, {mode}"
+            c, mode = it.config, f"0{it.config.chown_upload_mode:o}"
+            user = c.ftp_username if kind is Kind.ANONYMOUS else c.guest_username
+            yield f"    an Uploads: a broker opens new files as {user}; they become {c.chown_username}'s, {mode}"
     if config.guest_enable and config.user_sub_token:
         yield f"  session of a virtual user: {config.guest_username}'s ids; his folder {config.local_root} is its whole root"
     if config.local_enable and not config.guest_enable:

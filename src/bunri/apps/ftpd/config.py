@@ -68,9 +68,11 @@ RANGES: dict[str, tuple[int, int]] = {
 }
 ZERO_IS_ANY = ("listen_port", "pasv_max_port", "pasv_min_port")
 YES, NO = ("yes", "true", "1"), ("no", "false", "0")
-# Which option a user's own file cannot set, because it has been used by then.
-BEFORE_LOGIN = frozenset({
-    "accept_timeout", "anonymous_enable", "banner_file", "delay_failed_login", "force_anon_logins_ssl",
+# Which option would do nothing in a user's own file: it has been used by then, or is about anonymous or all sessions.
+ONLY_MAIN = frozenset({
+    "allow_anon_ssl", "anon_root", "dual_log_enable", "force_anon_data_ssl", "userlist_log", "xferlog_enable",
+    "xferlog_std_format",
+    "anonymous_enable", "banner_file", "delay_failed_login", "force_anon_logins_ssl",
     "force_local_logins_ssl", "ftp_username", "ftpd_banner", "guest_enable", "implicit_ssl", "listen", "listen_address",
     "listen_address6", "listen_ipv6", "listen_port", "local_enable", "max_clients", "max_login_fails", "max_per_ip",
     "nopriv_user", "pam_service_name", "require_ssl_reuse", "rsa_cert_file", "rsa_private_key_file",
@@ -217,17 +219,16 @@ def shared(folder: str, port: int, given: Iterable[str] = ()) -> Config:
 
 
 def for_user(config: Config, path: Path) -> Config:
-    """The same with a user's own file over it; unchanged where he has none."""
+    """The same with a user's own file over it; unchanged where he has none. UsageError for any fault."""
     try:
         values, places = _settings(_lines(path))
     except FileNotFoundError:
         return config
-    late = sorted(set(values) & BEFORE_LOGIN)
-    if late:
-        raise bunri.UsageError(
-            f"{places[late[0]]}: {late[0]} has been used when a user's own file is read. Set it in the main file"
-        )
-    return replace(config, **values, places={**config.places, **places})
+    for name in sorted(set(values) & ONLY_MAIN):
+        raise bunri.UsageError(f"{places[name]}: {name} does nothing in a user's own file. Set it in the main file")
+    own = replace(config, **values, places={**config.places, **places})
+    refuse_senseless(own)
+    return own
 
 
 def _checked(plain: Config, where: str, lines: Iterable[tuple[str, str]]) -> Config:
