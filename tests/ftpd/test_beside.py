@@ -226,7 +226,7 @@ def logged(port: int, user: str, password: str, folder: Path) -> tuple[list[str]
         time.sleep(0.05)
     own, xferlog = ((folder / name).read_text().replace(user, "USER").splitlines() for name in ("log", "xferlog"))
     own = [re.sub(r"^.{24} \[pid \d+\] |, (\d{3,} bytes, )?[\d.]+Kbyte/sec$", "", line) for line in own]
-    xferlog = [re.sub(r"^.{24} \d+ |\b\d{3,}\b", "", line) for line in xferlog]
+    xferlog = [re.sub(r"^.{24} \d+ |\b\d+ (?=/large)", "", line) for line in xferlog]  # how far it came is chance
     return codes, [line for line in own if "CONNECT" not in line], xferlog
 
 

@@ -46,9 +46,9 @@ def test_uploads_become_somebody_elses(drop: Path, tmp_path: Path) -> None:
         ftp.storbinary("STOR in/new", io.BytesIO(b"x" * 100000))
         stored = drop / "in" / "new"
         assert (stored.owner(), stored.stat().st_mode & 0o777, stored.stat().st_size) == ("daemon", 0o600, 100000)
-        with pytest.raises(error_perm, match="550"):
+        with pytest.raises(error_perm, match="553"):
             ftp.storbinary("STOR in/new", io.BytesIO(b"again"))
-        with pytest.raises(error_perm, match="550"):
+        with pytest.raises(error_perm, match="553"):
             ftp.storbinary("STOR in/../../new", io.BytesIO(b"above"))
         assert " daemon " in lines_of(ftp, "LIST in")[0]
         assert ftp.sendcmd("CWD in") == "250 Directory successfully changed."
@@ -73,7 +73,7 @@ def test_every_kind_of_upload_becomes_somebody_elses(drop: Path, tmp_path: Path,
             ftp.storbinary("APPE in/old", io.BytesIO(b"y"))
             assert (drop / "in" / "old").read_text() == "xy"
         ftp.sendcmd("EPSV")
-        for command, code in ((b"STOR in/\xff", "550"), (b"STOU in/\xff", "450")):
+        for command, code in ((b"STOR in/\xff", "553"), (b"STOU in/\xff", "450")):
             ftp.sock.sendall(command + b"\r\n")
             with pytest.raises((error_perm, error_temp), match=f"{code} .*UTF-8"):
                 ftp.getresp()
