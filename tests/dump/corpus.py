@@ -55,6 +55,11 @@ def base() -> dict[str, list[Sample]]:
         "arp": [
             Sample(ether(0x0806, arp), 14, (14, 15)),
             Sample(ether(0x0806, arp[:7] + b"\2" + arp[8:]), 14, (14, 15)),
+            *(Sample(ether(0x8035, arp[:7] + bytes([each]) + arp[8:]), 14, (14, 15)) for each in (3, 4)),
+            *(
+                Sample(ether(0x0806, b"\0\x0f\x08\0\4\4\0" + bytes([each]) + circuit + b"\x0a\0\0\1" + circuit + b"\x0a\0\0\2"), 14, (14, 15))
+                for each, circuit in enumerate((b"\x18\x41\0\0", b"\x18\x40\x05\0", b"\x18\x40\x06\x0b", b"\x18\x40\x06\x0a"), 1)
+            ),
         ],
         "ip4": [
             Sample(ether(0x0800, ip4(17, udp(1000, 2000, b"abcd"), offset=0x2000)), 14, (23, *PORTS4)),
@@ -159,6 +164,7 @@ def names() -> dict[str, list[Sample]]:
         dns(0x85A3, [ask(255)], [], [ANSWERS[6]], [rr(b"\0", 41, b"", 1232, 0x01000000)]),
         dns(0x8180, [ask(15)], ANSWERS[3:6], ANSWERS[6:8], ANSWERS[8:]),
         dns(0x0800, [], [ANSWERS[0]]),
+        dns(0x0900, [ask(1)]),
         dns(0x2800, [ask(6, 4)], [], [ANSWERS[0]], [ANSWERS[1]]),
     ]
     multicast = [

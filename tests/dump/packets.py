@@ -166,3 +166,51 @@ def mutated(packet: bytes, start: int, keep: Iterable[int], chance: random.Rando
     if chance.random() < 0.2:
         del made[chance.randrange(start, len(made) + 1) :]
     return bytes(made)
+
+
+def grown(packet: bytes, start: int, keep: Iterable[int], chance: random.Random) -> bytes:
+    """Bytes behind the ones that choose who prints it come, go, and are doubled; the lengths in the headers fit again."""
+    made = bytearray(packet)
+    start = max([start, *(at + 1 for at in keep)])
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        at = chance.randrange(start, len(made) + 1) if start <= len(made) else len(made)
+        size = chance.choice((1, 1, 2, 3, 4, 8, 20))
+        piece = bytes(made[at : at + size])
+        what = chance.randrange(6)
+        if what == 0:
+            del made[at : at + size]
+        elif what == 1:
+            made[at:at] = chance.randbytes(size)
+        elif what == 2:
+            made[at:at] = piece * chance.randrange(1, 4)
+        elif what == 3:
+            made[at : at + size] = bytes([chance.choice((0, 255, 1, 0x80, 0x20))]) * len(piece)
+        elif what == 4:
+            made[at : at + 2] = struct.pack(">H", chance.choice((0, 1, 3, 7, 12, len(made) - at, 0xFFFF)))[: len(piece)]
+        elif piece:
+            made[at] = chance.choice((made[at] ^ 1 << chance.randrange(8), chance.randrange(32), chance.randrange(256)))
+    return fitted(bytes(made))
+
+
+def fitted(frame: bytes) -> bytes:
+    """A frame whose headers tell its length: 802.3, IPv4, IPv6 and UDP."""
+    made = bytearray(frame)
+    at = 12
+    while made[at : at + 2] in (b"\x81\0", b"\x88\xa8"):
+        at += 4
+    kind, o = int.from_bytes(made[at : at + 2]), at + 2
+    protocol = -1
+    if kind <= 1500:
+        made[at : at + 2] = struct.pack(">H", min(len(made) - o, 1500))
+    elif kind == 0x0800 and len(made) >= o + 20:
+        size = (made[o] & 15) << 2
+        made[o + 2 : o + 4] = struct.pack(">H", len(made) - o)
+        made[o + 10 : o + 12] = bytes(2)
+        made[o + 10 : o + 12] = struct.pack(">H", checksum(bytes(made[o : o + size])))
+        protocol, o = made[o + 9], o + size
+    elif kind == 0x86DD and len(made) >= o + 40:
+        made[o + 4 : o + 6] = struct.pack(">H", len(made) - o - 40)
+        protocol, o = made[o + 6], o + 40
+    if protocol == 17 and len(made) >= o + 8:
+        made[o + 4 : o + 6] = struct.pack(">H", len(made) - o)
+    return bytes(made)

@@ -19,6 +19,7 @@ from packets import (
     different,
     ether,
     four,
+    grown,
     ip4,
     ip6,
     mutated,
@@ -38,7 +39,7 @@ from bunri.apps.dump.decode.table import Tables
 from bunri.apps.dump.messages import Cursor
 
 MUTANTS = int(os.environ.get("BUNRI_DUMP_MUTANTS", "60"))
-STYLES = [(), ("-v",), ("-vvv", "-e"), ("-q",)]
+STYLES = [(), ("-v", "-X"), ("-vvv", "-e"), ("-q", "-x")]
 
 
 def shown(found: list[str]) -> str:
@@ -53,7 +54,7 @@ def test_a_packet_is_printed_as_tcpdump_prints_it(protocol: str, style: tuple[st
 
 
 @pytest.mark.parametrize("protocol", SAMPLES)
-@pytest.mark.parametrize("style", [(), ("-vv",)], ids=" ".join)
+@pytest.mark.parametrize("style", [(), ("-vv", "-x")], ids=" ".join)
 def test_a_packet_that_ends_early_gets_tcpdumps_mark(protocol: str, style: tuple[str, ...]) -> None:
     found: list[str] = []
     for sample in SAMPLES[protocol]:
@@ -65,7 +66,7 @@ def test_a_packet_that_ends_early_gets_tcpdumps_mark(protocol: str, style: tuple
 def test_a_packet_that_was_captured_short_gets_tcpdumps_mark(protocol: str) -> None:
     """The length on the wire stays, the bytes are fewer: as with a small snapshot length."""
     short = [(sample.data, snap) for sample in SAMPLES[protocol] for snap in range(14, len(sample.data))]
-    found = different([data for data, _ in short], "-vv", kept=[snap for _, snap in short])
+    found = different([data for data, _ in short], "-vv", "-x", kept=[snap for _, snap in short])
     assert not found, shown(found)
 
 
@@ -74,7 +75,7 @@ def test_a_packet_that_was_captured_short_gets_tcpdumps_mark(protocol: str) -> N
 def test_a_mutated_packet_is_printed_as_tcpdump_prints_it(protocol: str, style: tuple[str, ...]) -> None:
     chance = random.Random(f"{protocol} {style}")
     packets = [
-        mutated(sample.data, sample.start, sample.keep, chance)
+        chance.choice((mutated, grown))(sample.data, sample.start, sample.keep, chance)
         for sample in SAMPLES[protocol]
         for _ in range(MUTANTS // len(STYLES))
     ]
@@ -188,6 +189,16 @@ def test_a_name_that_ends_in_a_pointer_is_read_anew_each_time() -> None:
     found = different([udp4(40000, 53, each) for each in asked])
     assert not found, shown(found)
     assert ours(capture([udp4(40000, 53, each) for each in asked]), "-n").count(" b.") == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [(b"\x13\1\0\0abc", "igmp dvmrp [len 7]"), (b"\x13\1\0\0abcdefgh", "igmp dvmrp"), (b"\x14\1", "igmp pimv1")],
+)
+def test_of_what_igmp_carries_the_name_is_printed(message: bytes, said: str) -> None:
+    data = capture([four(2, message)])
+    assert ours(data, "-n", "-t") == f"IP 10.0.0.1 > 10.0.0.2: {said}\n"
+    assert tcpdump(data, "-n", "-t").startswith(f"IP 10.0.0.1 > 10.0.0.2: {said}")
 
 
 def test_names_of_ports_stand_without_n() -> None:

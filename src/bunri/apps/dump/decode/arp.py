@@ -15,6 +15,7 @@ _OPERATIONS = {
     10: "NACK Reply",
 }  # fmt: skip
 _IP = (0x0800, 0x1000)
+_FRAME_RELAY, _ATM = 15, 19
 
 
 def arp(d: Dissector, o: int, length: int, captured: int, ether: int) -> None:
@@ -23,7 +24,7 @@ def arp(d: Dissector, o: int, length: int, captured: int, ether: int) -> None:
     b = d.buffer
     d.need(o, 8)
     kind, protocol, operation = u16(b, o), u16(b, o + 2), u16(b, o + 6)
-    if kind == 19:
+    if kind == _ATM:
         _atm(d, o, length, captured)
         return
     hard, soft = b[o + 4], b[o + 5]
@@ -51,7 +52,9 @@ def arp(d: Dissector, o: int, length: int, captured: int, ether: int) -> None:
         return d.ip4[address] if soft == 4 else "<wrong len>"
 
     def mac(address: bytes) -> str:
-        return d.mac[address] if hard == 6 and kind != 15 else hardware(address)
+        if kind == _FRAME_RELAY and address:
+            return _circuit(address)
+        return d.mac[address] if hard == 6 else hardware(address)
 
     if operation == 1:
         asked = f" ({mac(target)})" if any(target) else ""
@@ -68,6 +71,21 @@ def arp(d: Dissector, o: int, length: int, captured: int, ether: int) -> None:
         d.dump(o, captured)
         return
     w(f", length {length}")
+
+
+def _circuit(address: bytes) -> str:
+    """Frame Relay's address (Q.922): the number of a circuit, in two to four bytes, of which the last is odd."""
+    size = next((at for at, each in enumerate(address, 1) if each & 1), 0)
+    if size == 1 or (not size and len(address) >= 4) or size > 4:
+        return "<Invalid DLCI>"
+    if not size:
+        return "<Truncated>"
+    number = (address[0] & 0xFC) << 2 | address[1] >> 4
+    if size == 4:
+        number = number << 7 | address[2] >> 1
+    if size > 2:
+        number = number << 6 | address[size - 1] >> 2
+    return f"DLCI {number}"
 
 
 def _atm(d: Dissector, o: int, length: int, captured: int) -> None:

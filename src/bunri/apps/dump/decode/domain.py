@@ -43,6 +43,7 @@ _ALGORITHMS = {
 _DIGESTS = {1: "SHA-1", 2: "SHA-256", 3: "GOST_R_34.11-94", 4: "SHA-384"}
 _HASHES = {1: "SHA-1"}
 _OPT = 41
+_INVERSE = 1
 _ONE_QUESTION = (1, 0, 0, 0)
 
 
@@ -77,7 +78,9 @@ def _message(d: Dissector, o: int, length: int, *, multicast: bool) -> None:
     if length < 12:
         d.write(f"domain [length {length} < 12] (invalid)")
         return
-    d.need(o, 12)
+    if not d.has(o, 12):
+        d.mark()
+        return
     ident, flags, questions, answers, authorities, more = _HEADER(d.buffer, o)
     try:
         if flags & 0x8000:
@@ -155,14 +158,15 @@ def _response(d: Dissector, o: int, ident: int, flags: int, counts: tuple[int, i
 
 def _request(d: Dissector, o: int, ident: int, flags: int, counts: tuple[int, int, int, int], multicast: bool) -> None:
     questions, answers, authorities, more = counts
-    text = f"{ident}{_OPERATIONS[flags >> 11 & 15]}{'+' if flags & 0x100 else ''}{'%' if flags & 0x10 else ''}"
-    if counts == _ONE_QUESTION and not flags & 0x6CF:
+    operation = flags >> 11 & 15
+    text = f"{ident}{_OPERATIONS[operation]}{'+' if flags & 0x100 else ''}{'%' if flags & 0x10 else ''}"
+    if counts == _ONE_QUESTION and not flags & 0x6CF and operation != _INVERSE:
         d.write(text)
         _question(d, o + 12, o, multicast)
         return
     if flags & 0x6CF:
         text += f" [b2&3=0x{flags:x}]"
-    if flags >> 11 & 15 == 1:
+    if operation == _INVERSE:
         text += f" [{questions}q]" if questions else ""
         text += f" [{answers}a]" if answers != 1 else ""
     else:

@@ -9,7 +9,7 @@ GROUP_RECORDS = {1: "is_in", 2: "is_ex", 3: "to_in", 4: "to_ex", 5: "allow", 6: 
 
 
 def igmp(d: Dissector, o: int, length: int, header: int, fragmented: bool, version: int, ttl: int) -> None:
-    """A message at `o`."""
+    """A message at `o`. Of DVMRP and PIM, which it carries, the name only."""
     if version != 4:
         d.write(requires(4, 2, version))
         return
@@ -31,6 +31,10 @@ def igmp(d: Dissector, o: int, length: int, header: int, fragmented: bool, versi
     elif kind == 0x22:
         w("igmp v3 report")
         _report(d, o, length)
+    elif kind == 0x13:
+        w("igmp dvmrp" if length >= 8 else f"igmp dvmrp [len {length}]")
+    elif kind == 0x14:
+        w("igmp pimv1")
     elif kind in (0x1E, 0x1F):
         _trace(d, "mresp" if kind == 0x1E else "mtrace", o, length)
     else:

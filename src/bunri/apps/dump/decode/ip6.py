@@ -110,7 +110,9 @@ def _headers(
             mobility(d, p)
             return
         elif following == _ROUTING:
-            d.need(p, 1)
+            if not d.has(p, 1):
+                d.mark()
+                return
             step = _routing(d, p)
         else:
             if jumbo:

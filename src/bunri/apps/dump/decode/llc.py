@@ -109,8 +109,6 @@ def snap(d: Dissector, p: int, length: int, captured: int, ether: int) -> bool:
     d.protocol = "snap"
     b = d.buffer
     if not d.has(p, 5) or captured < 5 or length < 5:
-        if not d.has(p, 5):
-            d.end()
         d.mark()
         return True
     organisation, kind = u24(b, p), u16(b, p + 3)

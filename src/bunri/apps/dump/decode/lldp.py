@@ -43,7 +43,15 @@ def lldp(d: Dissector, o: int, length: int, captured: int, ether: int) -> None:
     """The parts of a message, each with a type and a length. Without -v the system's name only."""
     d.protocol = "lldp"
     d.write(f"LLDP, length {length}")
+    try:
+        _parts(d, o, length)
+    except Truncated:
+        d.mark()
+
+
+def _parts(d: Dissector, o: int, length: int) -> None:
     while length >= 2:
+        d.need(o, 2)
         head = u16(d.buffer, o)
         kind, size = head >> 9, head & 0x1FF
         o += 2
