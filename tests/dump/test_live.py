@@ -95,7 +95,7 @@ def test_a_hangup_ends_a_capture_as_an_interrupt_does(cable: Wire) -> None:
         while capturing.asked()[0] < 1:
             time.sleep(0.1)
         assert capturing.end(signal.SIGHUP) == 0
-    assert capturing.out == ours(capture([plain]), "-n", "-t")
+    assert capturing.out == ours(capture([plain]), "-n", "-t") + "\n"  # as tcpdump does, behind what may be half a line
     assert counted(capturing.err)[0] == 1
 
 
@@ -125,6 +125,33 @@ def test_one_direction(cable: Wire, direction: str, mark: bytes) -> None:
         cable.send([udp4(40000, 50001, b"it comes in" + bytes(40))])
         assert capturing.end() == 0
     assert f"it {'comes in' if direction == 'in' else 'goes out'}" in capturing.out
+
+
+@pytest.mark.parametrize("direction", ["inbound", "outbound"])
+def test_one_direction_by_an_expression(cable: Wire, direction: str) -> None:
+    with cable.capture("-i", "near", "-n", "-t", "-A", "-c", "1", direction, "and", "udp") as capturing:
+        cable.send([udp4(40000, 50001, b"it goes out" + bytes(40))], "near")
+        cable.send([udp4(40000, 50001, b"it comes in" + bytes(40))])
+        assert capturing.end() == 0
+    assert f"it {'comes in' if direction == 'inbound' else 'goes out'}" in capturing.out
+
+
+def test_v_with_w_tells_each_second_how_many_came(cable: Wire, tmp_path: Path) -> None:
+    with cable.capture("-i", "near", "-v", "-w", tmp_path / "out.pcap") as capturing:
+        cable.send([udp4(40000, 50001, bytes(40))])
+        time.sleep(2.5)
+        assert capturing.interrupt() == 0
+    assert capturing.out == ""
+    assert "Got 1\n" in capturing.err.replace("\r", "\n")
+    assert "bunri dump: listening on near, link-type EN10MB" in capturing.err
+
+
+def test_counted_packets_are_not_printed(cable: Wire) -> None:
+    with cable.capture("-i", "near", "--count", "-c", "1") as capturing:
+        cable.send([udp4(40000, 50001, bytes(40))])
+        assert capturing.end() == 0
+    assert capturing.out == ""
+    assert counted(capturing.err)[0] == 1
 
 
 def test_statistics_are_told_when_asked_and_at_the_end(cable: Wire) -> None:
@@ -182,7 +209,7 @@ def test_a_device_that_is_not_there(dump: Dump) -> None:
 
 
 def test_devices_are_listed(dump: Dump) -> None:
-    assert re.search(r"^\d+\.lo$", dump("-D").stdout, re.MULTILINE)
+    assert re.search(r"^\d+\.lo \[Up, Running, Loopback\]$", dump("-D").stdout, re.MULTILINE)
 
 
 def test_an_interface_that_goes_away_ends_the_capture_behind_its_last_packet() -> None:

@@ -26,6 +26,7 @@ _CODES: Final = (
 )
 _WORD: Final = 0xFFFFFFFF
 _ANCILLARY: Final = 0xFFFFF000  # SKF_AD_OFF: what the kernel knows beside the packet
+_PACKET_TYPE: Final = (0x28, _ANCILLARY + 4)  # SKF_AD_PKTTYPE: whether it comes in or goes out
 
 
 class Refused(Exception):
@@ -33,7 +34,9 @@ class Refused(Exception):
 
 
 def check(program: Sequence[Instruction]) -> None:
-    """Refused, with the instruction, for whatever the kernel would refuse, and for loads it gives a meaning of its own."""
+    """Refused, with the instruction, for whatever the kernel would refuse, and for loads it gives a meaning of its own.
+
+    But for the one that `inbound` and `outbound` need (`asks_direction`)."""
     if not 1 <= len(program) <= MOST:
         raise Refused(f"a filter has 1 to {MOST} instructions, not {len(program)}")
     for index, (code, jt, jf, k) in enumerate(program):
@@ -50,7 +53,7 @@ def _problem(code: int, jt: int, jf: int, k: int, left: int) -> str:
         return "a field is out of range"
     if code not in _CODES:
         return "there is no such instruction"
-    if code in _LOADS and k >= _ANCILLARY:
+    if code in _LOADS and k >= _ANCILLARY and (code, k) != _PACKET_TYPE:
         return "it reads beside the packet"
     if code in (0x60, 0x61, 0x02, 0x03) and k >= _CELLS:
         return f"there are {_CELLS} memory cells"
@@ -63,6 +66,11 @@ def _problem(code: int, jt: int, jf: int, k: int, left: int) -> str:
     if code & 7 == 5 and code != 0x05 and max(jt, jf) >= left:
         return "it jumps past the end"
     return ""
+
+
+def asks_direction(program: Sequence[Instruction]) -> bool:
+    """Whether it asks which way a packet goes, which only the kernel knows, not the packet."""
+    return any((code, k) == _PACKET_TYPE for code, _, _, k in program)
 
 
 Accept = Callable[[bytes, int], int]
@@ -234,7 +242,7 @@ def _operand(index: int, code: int, k: int) -> str:
     if code in (0x00, 0x01):
         return f"#0x{k:x}"
     if code in (0x20, 0x28, 0x30):
-        return f"[{k}]"
+        return "[type]" if (code, k) == _PACKET_TYPE else f"[{k}]"
     if code in (0x40, 0x48, 0x50):
         return f"[x + {k}]"
     if code in (0x60, 0x61, 0x02, 0x03):

@@ -11,28 +11,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import bunri
+from bunri.apps.dump import bpf
 from bunri.apps.dump.decoder import Decoder
-from bunri.apps.dump.linktypes import described
+from bunri.apps.dump.linktypes import ETHERNET, described, number_of
 from bunri.apps.dump.messages import Cursor, Job, Kind, Names, Style
-from bunri.apps.dump.monitor import Failed, Interrupted, Signals, complain, names_for
+from bunri.apps.dump.monitor import Failed, Interrupted, Signals, compile_expression, complain, names_for
 from bunri.apps.dump.options import BadOption, Options, parse
 from bunri.apps.dump.output import LeftOut, Output, flush, show, stand_in
 from bunri.apps.dump.reading import Reading, Stream, beginning, wanted
-from bunri.apps.dump.usage import HELP
+from bunri.apps.dump.usage import HELP, USAGE
 
 _ZONES = Path("/usr/share/zoneinfo")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; its exit status: 0, 1 it failed or left packets out, 2 it was called wrongly, 14 it could not write."""
+    """The command; its exit status: 0, 1 it failed, left packets out or was called wrongly, 14 it could not write."""
     stand_in()
     try:
         options = parse(arguments)
     except BadOption as bad:
         complain(str(bad))
-        return 2
-    except OSError as fault:
-        complain(f"{fault.filename}: {fault.strerror}")
+        if bad.usage:
+            sys.stderr.write(USAGE)
         return 1
     try:
         status = _run(options)
@@ -49,20 +49,42 @@ def _run(options: Options) -> int:
     if options.action == "help":
         print(HELP, end="")
     elif options.action == "version":
-        print(f"bunri dump {bunri.__version__}\nprints as tcpdump 4.99.3")
+        print(f"bunri dump version {bunri.__version__}, prints as tcpdump 4.99.3")
     elif options.action == "interfaces":
-        found = socket.if_nameindex()
-        for index, name in found:
-            print(f"{index}.{bunri.printable(name)}")
-        last = max((index for index, _ in found), default=0)
-        print(f"{last + 1}.any (Pseudo-device that captures on all interfaces)")
+        from bunri.apps.dump.interfaces import interfaces
+
+        show("".join(f"{number}.{each}\n" for number, each in enumerate(interfaces(), 1)).encode())
     elif options.read:
         return _read(options)
+    elif options.listing and not options.interface:
+        _list(options, number_of(options.link) if options.link else None)
     else:
+        options.owner = _owner(options.user)
         from bunri.apps.dump import live
 
         return live.run(options, style_here(options.style))
     return 0
+
+
+def _list(options: Options, link: int | None) -> None:
+    """-d of packets that nobody named."""
+    if link is None:
+        sys.stderr.write("Warning: assuming Ethernet\n")
+    program = compile_expression(options.expression, link or ETHERNET, options.snap, optimize=options.optimize)
+    show(bpf.listing(program, min(options.listing, 3)).encode())
+
+
+def _owner(user: str | None) -> tuple[int, int] | None:
+    """-Z: whose the files of -w are, where root made them."""
+    if user is None or os.geteuid() != 0:
+        return None
+    import pwd
+
+    try:
+        found = pwd.getpwnam(user)
+    except KeyError:
+        raise Failed(f"Couldn't find user '{user}'") from None
+    return found.pw_uid, found.pw_gid
 
 
 def style_here(style: Style) -> Style:
@@ -118,7 +140,7 @@ def _read(options: Options) -> int:
 
 def _reading(stream: Stream, options: Options, stack: ExitStack) -> int:
     signals = stack.enter_context(Signals())
-    prints = not options.count and (not options.write or options.prints)
+    prints = options.prints if options.write else not options.count
     job = Job(style_here(options.style), [], prints, bool(options.write), {})
     names = names_for(stack, options.style.numeric)
     decoder = _decoder_for(job, names, stack)
@@ -131,6 +153,7 @@ def _reading(stream: Stream, options: Options, stack: ExitStack) -> int:
     program = wanted(kind, options)
     if program is None:
         return 0
+    options.owner = _owner(options.user)
     interfaces = dict(socket.if_nameindex()) if kind.link == 276 else {}
     if program or interfaces:  # what the first decoder could not be told
         job = replace(job, program=program, interfaces=interfaces)

@@ -16,7 +16,7 @@ LIBRARY = "libpcap.so.0.8"
 MISSING = (
     f"filter expressions are compiled by libpcap, and {LIBRARY} is not here. Install it (apt-get install libpcap0.8)"
 )
-NAMES = ("/etc/services", "/etc/protocols", "/etc/networks", "/etc/ethers", "/etc/nsswitch.conf")
+NAMES = ("/etc/services", "/etc/protocols", "/etc/networks", "/etc/ethers", "/etc/hosts", "/etc/nsswitch.conf")
 
 
 class _Instruction(ctypes.Structure):
@@ -60,7 +60,7 @@ class Compiler(bunri.Compartment):
             return
 
     @bunri.raises(BadExpression)
-    def compile(self, expression: str, link: int, snap: int, optimize: int, netmask: int) -> list[Instruction]:
+    def compile(self, expression: bytes, link: int, snap: int, optimize: int, netmask: int) -> list[Instruction]:
         """The program for packets of a link type (DLT) that keeps `snap` bytes of each match."""
         try:
             pcap = _load()
@@ -70,7 +70,7 @@ class Compiler(bunri.Compartment):
         if not handle:
             raise BadExpression("libpcap could not be started")
         program = _Program()
-        if pcap.pcap_compile(handle, ctypes.byref(program), expression.encode(), optimize, netmask) != 0:
+        if pcap.pcap_compile(handle, ctypes.byref(program), expression, optimize, netmask) != 0:
             raise BadExpression((pcap.pcap_geterr(handle) or b"").decode("ascii", "replace"))
         taken = [program.instructions[index] for index in range(program.length)]
         return [(int(each.code), int(each.jt), int(each.jf), int(each.k)) for each in taken]

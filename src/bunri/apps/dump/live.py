@@ -13,18 +13,20 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import socket
-import struct
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from types import FrameType
 from typing import TypeVar
 
 import bunri
 from bunri.apps.dump import bpf
 from bunri.apps.dump.decoder import MEMORY, LiveDecoder
-from bunri.apps.dump.linktypes import LINK_TYPES, described, number_of
+from bunri.apps.dump.interfaces import ANY, hardware, interfaces
+from bunri.apps.dump.linktypes import LINK_TYPES, described, list_of, number_of
 from bunri.apps.dump.messages import Batch, Counted, Cursor, Instruction, Job, Place, RingShape, Style
 from bunri.apps.dump.monitor import (
     PATIENCE_FOR_ONE,
@@ -46,10 +48,10 @@ from bunri.apps.dump.ring import PLACE
 T = TypeVar("T")
 
 _BLOCK = 1 << 19
+_SUPPRESSED = "verbose output suppressed, use -v[v]... for full protocol decode\n"
 _WAIT = 60  # milliseconds until a block that is not full comes all the same
 _NOWHERE = PLACE.pack(1 << 32, 0, 0)  # where a decoder is that has not come to its place
 _MOST_VAIN = 3  # decoders in turn that end where no packet is
-_SIOCGIFHWADDR, _SIOCGIFFLAGS = 0x8927, 0x8913
 _ETHERNET, _RAW, _COOKED, _COOKED2 = 1, 12, 113, 276
 # Hardware types whose frames are Ethernet's, or have no link header at all (if_arp.h).
 _LINKS = {1: _ETHERNET, 772: _ETHERNET, 65534: _RAW, 768: _RAW, 776: _RAW, 778: _RAW, 519: _RAW}
@@ -69,12 +71,13 @@ def run(options: Options, style: Style) -> int:
     """Capture until -c, Ctrl-C or -W ends it."""
     if options.self_confine:
         raise Failed("--self-confine reads a file; name one with -r")
-    device = find(options.interface or _first(), options.link)
-    if options.action == "links":
-        name, text = LINK_TYPES[device.link]
-        said = f"Data link types for {device.name} (use option -y to set):\n  {name} ({text})\n"
-        show(bunri.printable(said, keep_newlines=True).encode())
+    device = find(options.interface or interfaces()[0].name, options.link)
+    if options.lists_links:
+        links = (_COOKED, _COOKED2) if device.name == ANY else (device.link,)
+        sys.stderr.write(list_of(bunri.printable(device.name), links))
         return 0
+    if device.name == ANY or options.link:
+        sys.stderr.write(f"bunri dump: data link type {LINK_TYPES[device.link][0]}\n")
     program = compile_expression(options.expression, device.link, options.snap, optimize=options.optimize)
     if options.listing:
         show(bpf.listing(program, min(options.listing, 3)).encode())
@@ -83,44 +86,27 @@ def run(options: Options, style: Style) -> int:
         return _capture(device, program, options, style, stack)
 
 
-def _first() -> str:
-    """The first interface that is up and is not the loopback, as libpcap chooses."""
-    for _, name in socket.if_nameindex():
-        if name != "lo" and _flags(name) & 1:
-            return name
-    return "lo"
-
-
-def _ask(name: str, request: int) -> bytes:
-    import fcntl
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        return fcntl.ioctl(sock.fileno(), request, struct.pack("16s24x", name.encode()[:15]))
-
-
-def _flags(name: str) -> int:
-    return int(struct.unpack_from("=H", _ask(name, _SIOCGIFFLAGS), 16)[0])
-
-
 def find(name: str, link: str) -> Device:
     """The interface of this name. Failed where there is none."""
     wanted = number_of(link) if link else None
-    if link and wanted is None:
-        raise Failed(f"{link} is not a valid data link type")
-    if name == "any":
+    if re.fullmatch("[0-9]+", name) and name not in (known for _, known in socket.if_nameindex()):
+        numbered = interfaces()
+        if not 1 <= int(name[:9]) <= len(numbered):
+            raise Failed("Invalid adapter index")
+        name = numbered[int(name) - 1].name
+    if name == ANY:
         chosen = wanted or _COOKED2
         if chosen not in (_COOKED, _COOKED2):
             raise Failed(f"any: {link} is not one of the DLTs supported by this device")
         return Device(name, 0, chosen, 2 if chosen == _COOKED2 else 1)
     try:
-        index = int(name) if re.fullmatch("[0-9]+", name) else socket.if_nametoindex(name)
-        name = socket.if_indextoname(index)
-        hardware = struct.unpack_from("=H", _ask(name, _SIOCGIFHWADDR), 16)[0]
+        index = socket.if_nametoindex(name)
+        kind = hardware(name)
     except (OSError, OverflowError):
         raise Failed(
             f"{name}: No such device exists\n(there is no interface of this name; `bunri dump -D` lists them)"
         ) from None
-    found = _LINKS.get(hardware, _COOKED2)
+    found = _LINKS.get(kind, _COOKED2)
     if wanted is not None and wanted != found:
         raise Failed(f"{link} is not one of the DLTs supported by this device")
     return Device(name, index, found, 2 if found == _COOKED2 else 0)
@@ -149,6 +135,8 @@ def _for_kernel(
     if not options.expression:
         return everything, []
     if re.search(r"\bvlan\b", options.expression):
+        if bpf.asks_direction(program):
+            raise Failed("inbound and outbound do not go together with vlan: write -Q in or -Q out")
         return everything, program
     if device.cooked:
         cooked = bpf.for_cooked(program, device.cooked)
@@ -183,7 +171,7 @@ class Living:
         self._seen = bunri.Mapped(self._progress.fileno(), 4096, bunri.Access.READ).buffer
         self._bell = stack.enter_context(bunri.File(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)))
         interfaces = dict(socket.if_nameindex()) if device.cooked == 2 else {}
-        prints = not options.count and (not options.write or options.prints)
+        prints = options.prints if options.write else not options.count
         self._job = Job(style, rest, prints, bool(options.write), interfaces)
         self._names = names_for(stack, style.numeric)
         self._opener = stack.enter_context(Opener.start(self._socket, self._bell))
@@ -324,14 +312,14 @@ def _capture(device: Device, program: list[Instruction], options: Options, style
     output = Output(options, stack, signals)
     output.open(device.link, options.snap)
     left_out.open(device.link, options.snap, nanoseconds=style.nanoseconds)
-    if not options.style.verbose and not options.write and not options.count:
-        sys.stderr.write("bunri dump: verbose output suppressed, use -v[v]... for full protocol decode\n")
-    if device.name == "any":
-        sys.stderr.write(f"bunri dump: data link type {LINK_TYPES[device.link][0]}\n")
+    brief = not options.style.verbose and not options.write
+    sys.stderr.write(f"bunri dump: {_SUPPRESSED if brief else ''}")
     name = bunri.printable(device.name)  # whoever may rename interfaces may be somebody else
     sys.stderr.write(f"listening on {name}, {described(device.link)}, snapshot length {options.snap} bytes\n")
     sys.stderr.flush()
     taken = _Taken(living)
+    if options.style.verbose and options.write and not options.prints:
+        stack.enter_context(_EachSecond(taken))
     status = 0
     try:
         for batch in living.batches(options.most):
@@ -349,8 +337,8 @@ def _capture(device: Device, program: list[Instruction], options: Options, style
     except bunri.BunriError as fault:  # as where this host lets no decoder be confined any more
         complain(str(fault))
         status = 1
-    if options.count:
-        show(f"{taken.packets} packet{_s(taken.packets)}\n".encode())
+    if signals.came and not options.write:
+        show(b"\n")  # behind a line that may not be whole
     output.finish()
     taken.tell(long=True)
     left_out.finish()
@@ -382,3 +370,26 @@ class _Taken:
             ]
         sys.stderr.write("\n".join(said) + "\n" if long else f"bunri dump: {', '.join(said)}\n")
         sys.stderr.flush()
+
+
+class _EachSecond:
+    """-v with -w: how many packets there are, told each second in which that changes."""
+
+    def __init__(self, taken: _Taken) -> None:
+        self._taken = taken
+        self._told = -1
+        self._before: object = None
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGALRM, self._tell)
+        signal.setitimer(signal.ITIMER_REAL, 1, 1)
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._before)  # type: ignore[arg-type]
+
+    def _tell(self, number: int, frame: FrameType | None) -> None:
+        if self._told != self._taken.packets:
+            self._told = self._taken.packets
+            sys.stderr.write(f"Got {self._told}\r")
+            sys.stderr.flush()

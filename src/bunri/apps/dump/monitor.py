@@ -142,7 +142,7 @@ def compile_expression(expression: str, link: int, snap: int, *, optimize: bool,
     there = [fs.read(path) for path in compiler.NAMES if os.path.exists(path)]
     with Compiler.start_under(Compiler.policy.with_(files=there)) as worker:
         try:
-            program = worker.compile(expression, {101: 12}.get(link, link), snap, int(optimize), netmask)
+            program = worker.compile(os.fsencode(expression), {101: 12}.get(link, link), snap, int(optimize), netmask)
         except BadExpression as bad:
             raise Failed(bunri.printable(bad.said, limit=500)) from None
         except bunri.PeerError as fault:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import getopt
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from bunri.apps.dump.capture import MOST_CAPTURED
+from bunri.apps.dump.linktypes import number_of
 from bunri.apps.dump.messages import Style
 
-_SHORT = "aAbB:c:C:dDeE:fF:gG:hHi:Ij:JKlLm:M:nNOpqQ:r:s:StT:uUvV:w:W:xXy:Yz:Z:#"
+_MOST_EXPRESSION = 1 << 20
+
+_SHORT = "aAbB:c:C:dDeE:fF:G:hHi:Ij:JKlLm:M:nNOpqQ:r:s:StT:uUvV:w:W:xXy:Yz:Z:#"
 _LONG = [
-    "buffer-size=", "count", "debug", "direction=", "dont-verify-checksums", "help", "immediate-mode", "interface=",
+    "buffer-size=", "count", "direction=", "dont-verify-checksums", "help", "immediate-mode", "interface=",
     "linktype=", "list-data-link-types", "list-interfaces", "list-time-stamp-types", "micro", "monitor-mode", "nano",
     "no-optimize", "no-promiscuous-mode", "number", "packet-buffered", "absolute-tcp-sequence-numbers", "print",
     "quarantine=", "relinquish-privileges=", "self-confine", "snapshot-length=", "time-stamp-precision=",
@@ -34,17 +40,22 @@ _REFUSED = {
     "-m": "MIB modules are not supported: there is no SNMP printer here",
     "-V": "a list of files is not supported: name each with -r",
     "-f": "-f needs the network of this host in the decoder; use -n",
-    "-a": "there is no such option any more",
-    "-g": "there is no such option any more",
-    "-H": "draft 802.11s mesh frames are not supported",
-    "-b": "there is no BGP printer here",
     "-Y": "libpcap's debugging output is not supported",
 }
+_WITHOUT_EFFECT = frozenset({"-a", "-b", "-H", "-u"})  # they change lines of printers that are not here
 _TYPES = ("domain", "tftp", "vxlan")
+_OTHER_TYPES = (
+    "aodv", "carp", "cnfp", "lmp", "pgm", "pgm_zmtp1", "ptp", "radius", "resp", "rpc", "rtcp", "rtp", "snmp", "someip",
+    "vat", "wb", "zmtp1",
+)  # fmt: skip
 
 
 class BadOption(Exception):
-    """A sentence on how the command was called."""
+    """A sentence on how the command was called. `usage`: what can be called is to be shown."""
+
+    def __init__(self, said: str, *, usage: bool = False) -> None:
+        super().__init__(said)
+        self.usage = usage
 
 
 @dataclass
@@ -65,17 +76,19 @@ class Options:
     prints: bool = False
     promiscuous: bool = True
     direction: str = ""
-    snap: int = 262144
+    snap: int = MOST_CAPTURED
     buffer: int = 2 << 20
     link: str = ""
     rotate_size: int = 0
     rotate_seconds: int = 0
     files: int = 0
-    user: str = ""
+    user: str | None = None
+    owner: tuple[int, int] | None = None  # of the files that -w makes
     immediate: bool = False
     quarantine: str = ""
     self_confine: bool = False
-    action: str = ""  # "help", "version", "interfaces", "links"
+    lists_links: bool = False  # -L
+    action: str = ""  # "help", "version", "interfaces"
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -83,7 +96,7 @@ def parse(arguments: Sequence[str]) -> Options:
     try:
         given, rest = getopt.gnu_getopt(list(arguments), _SHORT, _LONG)
     except getopt.GetoptError as fault:
-        raise BadOption(f"{fault.msg}. `bunri dump --help` lists the options") from None
+        raise BadOption(fault.msg, usage=True) from None
     made = Options()
     style: dict[str, object] = {}
     levels = {
@@ -99,20 +112,23 @@ def parse(arguments: Sequence[str]) -> Options:
             style[levels[name]] = int(str(style.get(levels[name], 0))) + 1
         elif name in switches:
             style[switches[name]] = True
+        elif name in ("-h", "--version"):
+            return replace(made, action={"-h": "help", "--version": "version"}[name])
         elif name == "-T":
-            if value not in _TYPES:
-                raise BadOption(f"unknown packet type `{bunri_printable(value)}'. Supported here: {', '.join(_TYPES)}")
-            style["type"] = value
-        elif name == "--nano" or (name == "--time-stamp-precision" and value == "nano"):
-            style["nanoseconds"] = True
-        elif name == "--time-stamp-precision" and value != "micro":
-            raise BadOption(f"unable to parse time stamp precision {value!r}: write micro or nano")
+            style["type"] = _type(value)
+        elif name in ("--nano", "--micro", "--time-stamp-precision"):
+            precision = value or name.removeprefix("--")
+            if precision not in ("micro", "nano"):
+                raise BadOption("unsupported time stamp precision")
+            style["nanoseconds"] = precision == "nano"
         elif name == "-F":
             expression_file = value
         else:
             _one(made, name, value)
+    if made.action:
+        return made
     if int(str(style.get("time", 0))) > 5:
-        raise BadOption("only -t, -tt, -ttt, -tttt, and -ttttt are supported")
+        raise BadOption("only -t, -tt, -ttt, -tttt and -ttttt are supported")
     made.style = Style(**style)  # type: ignore[arg-type]
     made.expression = _expression(expression_file) if expression_file else " ".join(rest)
     _check(made)
@@ -124,19 +140,34 @@ def bunri_printable(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode()[:60]
 
 
+def _type(value: str) -> str:
+    """-T."""
+    wanted = value.lower()
+    if wanted in _OTHER_TYPES:
+        raise BadOption(f"-T {wanted} is not supported: there is no printer of it here")
+    if wanted not in _TYPES:
+        raise BadOption(f"unknown packet type `{bunri_printable(value)}'")
+    return wanted
+
+
 def _one(made: Options, name: str, value: str) -> None:
     """An option that is one field."""
-    if name in ("-D", "-L", "-h", "--version"):
-        made.action = {"-D": "interfaces", "-L": "links", "-h": "help", "--version": "version"}[name]
-    elif name in ("-i", "-r", "-w", "-y", "-Z", "--quarantine"):
-        field_name = {"-i": "interface", "-r": "read", "-w": "write", "-y": "link", "-Z": "user"}.get(
-            name, "quarantine"
-        )
-        setattr(made, field_name, value)
+    if name == "-D":
+        made.action = "interfaces"
+    elif name in ("-i", "-r", "-w"):
+        if not value:
+            raise BadOption(f": {'No such device exists' if name == '-i' else 'No such file or directory'}")
+        setattr(made, {"-i": "interface", "-r": "read", "-w": "write"}[name], value)
+    elif name == "-y":
+        if number_of(value) is None:
+            raise BadOption(f"invalid data link type {bunri_printable(value)}")
+        made.link = value
+    elif name in ("-Z", "--quarantine"):
+        setattr(made, {"-Z": "user", "--quarantine": "quarantine"}[name], value)
     elif name == "-c":
         made.most = _number(value, "packet count", least=1)
     elif name == "-s":
-        made.snap = _number(value, "snaplen", least=0, most=262144) or 262144
+        made.snap = _snap(value)
     elif name == "-B":
         made.buffer = _number(value, "packet buffer size", least=1, most=1 << 20) << 10
     elif name == "-C":
@@ -148,20 +179,33 @@ def _one(made: Options, name: str, value: str) -> None:
     elif name == "-d":
         made.listing += 1
     elif name == "-Q":
-        if value not in ("in", "out", "inout"):
+        direction = value.lower()
+        if direction not in ("in", "out", "inout"):
             raise BadOption(f"unknown capture direction `{bunri_printable(value)}'")
-        made.direction = "" if value == "inout" else value
-    else:
+        made.direction = "" if direction == "inout" else direction
+    elif name == "-O":
+        made.optimize = False
+    elif name == "-p":
+        made.promiscuous = False
+    elif name not in _WITHOUT_EFFECT:
         switch = {
-            "--count": "count", "-l": "line_buffered", "-U": "packet_buffered", "--print": "prints",
+            "--count": "count", "-l": "line_buffered", "-U": "packet_buffered", "--print": "prints", "-L": "lists_links",
             "--immediate-mode": "immediate", "--self-confine": "self_confine",
-        }.get(name)  # fmt: skip
-        if switch is not None:
-            setattr(made, switch, True)
-        elif name == "-O":
-            made.optimize = False
-        elif name == "-p":
-            made.promiscuous = False
+        }[name]  # fmt: skip
+        setattr(made, switch, True)
+
+
+def _snap(value: str) -> int:
+    """-s: in any of C's bases; 0 is the most there is."""
+    digits = value.strip().removeprefix("+")
+    digits = f"0o{digits}" if re.fullmatch("0[0-7]+", digits) else digits
+    try:
+        snap = int(digits, 0)
+    except ValueError:
+        snap = -1
+    if not 0 <= snap <= MOST_CAPTURED:
+        raise BadOption(f"invalid snaplen {bunri_printable(value)} (must be >= 0 and <= {MOST_CAPTURED})")
+    return snap or MOST_CAPTURED
 
 
 def _number(value: str, what: str, *, least: int, most: int = 1 << 31) -> int:
@@ -180,20 +224,23 @@ def _size(value: str) -> int:
 
 def _expression(path: str) -> str:
     """-F: each line ends where a # stands."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return "\n".join(line.partition("#")[0] for line in file.read(1 << 20).splitlines())
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_MOST_EXPRESSION + 1)
+    except OSError as fault:
+        asked = f"read {path}" if fault.errno == errno.EISDIR else f"can't open {path}"
+        raise BadOption(f"{bunri_printable(asked)}: {fault.strerror}") from None
+    if len(text) > _MOST_EXPRESSION:
+        raise BadOption(f"{bunri_printable(path)} is too large")
+    if b"\0" in text:
+        raise BadOption(
+            f"{bunri_printable(path)}: there is a NUL in the expression, behind which none of it would be read"
+        )
+    return os.fsdecode(re.sub(rb"#[^\n]*", b"", text))
 
 
 def _check(made: Options) -> None:
-    if made.read and made.interface:
-        made.interface = ""
-    if (made.rotate_size or made.rotate_seconds) and (not made.write or made.write == "-"):
+    if made.write == "-" and (made.rotate_size or made.rotate_seconds):
         raise BadOption("-C and -G rotate the file that -w names; name one")
-    if made.files and not (made.rotate_size or made.rotate_seconds):
-        raise BadOption("-W counts the files that -C or -G make; give one of them")
-    if made.rotate_seconds and os.fspath(made.write).count("%") == 0 and not made.rotate_size and not made.files:
-        raise BadOption(
-            "with -G the name of the file needs a time format, as out-%H%M%S.pcap: each file would overwrite the last"
-        )
     if made.self_confine and (made.write or not made.style.numeric):
         raise BadOption("--self-confine prints, and asks nobody for names: add -n, leave -w out")

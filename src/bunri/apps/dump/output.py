@@ -84,7 +84,8 @@ class Output:
         self._writing: Writing | None = None
         self._link = (0, 0)
         self._number = 0
-        self._since = 0.0
+        self._periods = 0  # of -G that are over
+        self._since = time.time()
         self._flushes = options.line_buffered or sys.stdout.isatty()
         self.full = False  # -W files were written
 
@@ -109,36 +110,36 @@ class Output:
 
     def _append(self, writing: Writing, records: bytes) -> None:
         options = self._options
-        if options.rotate_seconds and time.time() - self._since >= options.rotate_seconds and not self._rotate(writing):
-            return
+        if options.rotate_seconds and time.time() - self._since >= options.rotate_seconds:
+            self._periods += 1
+            if options.files and not options.rotate_size and self._periods >= options.files:
+                sys.stderr.write(f"Maximum file limit reached: {options.files}\n")
+                self.full = True
+                return
+            self._since = time.time()
+            self._next(writing, 0)
         while records:
             records = records[writing.append(records, options.rotate_size) :]
-            if records and not self._rotate(writing):
-                return
+            if records:
+                self._next(writing, (self._number + 1) % (options.files or sys.maxsize))
 
-    def _rotate(self, writing: Writing) -> bool:
-        self._number += 1
-        if self._options.files and self._number >= self._options.files:
-            if self._options.rotate_seconds:
-                self.full = True
-                return False
-            self._number = 0
+    def _next(self, writing: Writing, number: int) -> None:
+        """The next file. `number`: of those that -C made since -G began one, or since the beginning."""
+        self._number = number
         writing.next(self._file())
-        return True
 
     def _file(self) -> Target:
         options = self._options
-        self._since = time.time()
         if options.write == "-":
             flush()
             return Target("standard output", os.dup(sys.stdout.fileno()))
         name = options.write
         if options.rotate_seconds:
-            name = time.strftime(name, time.localtime())
-        if options.rotate_size and (self._number or options.files):
-            width = len(str(options.files - 1)) if options.files else 0
-            name += f"{self._number:0{width}}" if width else str(self._number)
-        return Target.create(name)
+            name = time.strftime(name, time.localtime(self._since))
+        width = len(str(options.files - 1)) if options.files > 1 and options.rotate_size else 0
+        if self._number or width:
+            name += str(self._number).zfill(width)
+        return Target.create(name, 0o666, options.owner)
 
 
 class Target:
@@ -162,12 +163,15 @@ class Target:
         self._carrier.start()
 
     @classmethod
-    def create(cls, name: str) -> Target:
-        """A file of this name, readable by its owner only; Failed in tcpdump's words."""
+    def create(cls, name: str, mode: int = 0o600, owner: tuple[int, int] | None = None) -> Target:
+        """A file of this name, with what the umask leaves of the mode; Failed in tcpdump's words."""
         try:
-            return cls(name, os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOCTTY, 0o600))
+            number = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOCTTY, mode)
+            if owner is not None:
+                os.fchown(number, *owner)
         except OSError as fault:
             raise Failed(f"{name}: {fault.strerror}") from None
+        return cls(name, number)
 
     def _carry(self, reading: int, number: int) -> None:
         try:

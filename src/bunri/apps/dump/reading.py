@@ -18,7 +18,7 @@ from typing import TypeVar
 import bunri
 from bunri.apps.dump import bpf
 from bunri.apps.dump.decoder import Decoder
-from bunri.apps.dump.linktypes import LINK_TYPES, number_of
+from bunri.apps.dump.linktypes import LINK_TYPES
 from bunri.apps.dump.messages import Batch, Cursor, Instruction, Job, Kind, Style
 from bunri.apps.dump.monitor import (
     PATIENCE,
@@ -313,17 +313,15 @@ def kind_of(stream: Stream) -> Kind:
 
 
 def wanted(kind: Kind, options: Options) -> list[Instruction] | None:
-    """The filter for a capture of this kind; None where -L or -d was all that was asked for, and has been answered."""
-    if options.action == "links":
-        name, text = LINK_TYPES.get(kind.link, (f"DLT {kind.link}", ""))
-        said = f"Data link types for {options.read} (use option -y to set):\n  {name} ({text})\n"
-        show(bunri.printable(said, keep_newlines=True).encode())
-        return None
-    if options.link and number_of(options.link) != kind.link:
-        raise Failed(f"data link type {options.link} is not that of the file")
+    """The filter for a capture of this kind; None where -d was all that was asked for, and has been answered."""
+    if kind.link not in LINK_TYPES and not 104 <= kind.link <= 289:
+        raise Failed(f"unknown data link type {kind.link} (min 104, max 289)")
     program: list[Instruction] = []
     if options.expression or options.listing:
         program = compile_expression(options.expression, kind.link, kind.snap, optimize=options.optimize)
+    if bpf.asks_direction(program):
+        text = LINK_TYPES.get(kind.link, ("", f"DLT {kind.link}"))[1]
+        raise Failed(f"inbound/outbound not supported on {text} when reading savefiles")
     if options.listing:
         show(bpf.listing(program, min(options.listing, 3)).encode())
         return None
