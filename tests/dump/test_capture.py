@@ -116,9 +116,9 @@ def test_what_is_cut_short_is_said_in_libpcaps_words() -> None:
         (struct.pack("<IHHiIII", 0xA1B2C3D4, 1, 4, 0, 0, 65535, 1), "archaic"),
         (file_header(1, 65535, nanoseconds=False) + struct.pack("<IIII", 0, 0, 1 << 30, 1 << 30), "bigger than snaplen"),
         (pcapng("<")[:28] + struct.pack("<III", 6, 13, 0), "length of 13"),
-        (block("<", 0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)) + block("<", 6, bytes(20)), "no Interface"),
-        (block("<", 0x0A0D0D0A, bytes(16)), "byte-order magic"),
-        (pcapng("<") + pcapng(">"), "different byte orders"),
+        (block("<", 0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)) + block("<", 6, bytes(20)), "before any Interface"),
+        (block("<", 0x0A0D0D0A, bytes(16)), "unknown file format"),
+        (pcapng("<") + pcapng(">"), "block size 469762048 > maximum 16777216"),
         (pcapng("<")[:48] + block("<", 1, bytes.fromhex("9900000000000000")), "different from the type"),
     ],
 )  # fmt: skip

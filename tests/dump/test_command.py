@@ -223,6 +223,15 @@ def test_a_file_that_is_no_capture_is_told_as_tcpdump_does(dump: Dump, tmp_path:
     )
 
 
+@pytest.mark.parametrize("link", [2, 13, 1000, 77, 147, 277, 289])
+def test_a_link_type_is_named_as_tcpdump_names_it(dump: Dump, tmp_path: Path, link: int) -> None:
+    """Those without a printer, and those that there are not."""
+    path = tmp_path / "strange.pcap"
+    path.write_bytes(capture(EVERY[:3], link))
+    expected = theirs("-n", "-r", path)
+    assert told(dump("-n", "-r", path, code=expected.returncode), "bunri dump") == told(expected, "tcpdump")
+
+
 def test_no_file_is_told_as_tcpdump_does(dump: Dump) -> None:
     assert dump("-r", "/nowhere", code=1).stderr == "bunri dump: /nowhere: No such file or directory\n"
 
@@ -268,7 +277,7 @@ def test_one_process_that_confines_itself_prints_the_same(shell: Dump, file: Pat
 def test_one_process_answers_what_several_do(shell: Dump, file: Path, tmp_path: Path) -> None:
     for words in (["-d", "udp"], ["-L"], ["-c", "3"], ["-c", "2", "udp"], ["--count"]):
         assert shell("--self-confine", "-n", "-r", file, *words).stdout == shell("-n", "-r", file, *words).stdout != ""
-    assert "data link type RAW is not" in shell("--self-confine", "-n", "-r", file, "-y", "RAW", code=1).stderr
+    assert "not supported on Ethernet" in shell("--self-confine", "-n", "-r", file, "inbound", code=1).stderr
     short = tmp_path / "short.pcap"
     short.write_bytes(file.read_bytes()[:-3])
     done, expected = shell("--self-confine", "-n", "-r", short, code=1), theirs("-n", "-r", short)

@@ -11,15 +11,20 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from bunri.apps.dump.messages import BadCapture, Cursor, Interface, Where
+from bunri.apps.dump.messages import BadCapture, Cursor, Interface, Swapped, Where
 
 MOST_CAPTURED = 262144  # bytes of one packet, as libpcap has it
 _MOST_BLOCK = 16 << 20
+_MOST_SECTION_HEADER = 1 << 20
+_MOST_INT = 0x7FFFFFFF
+_MICRO, _NANO = 6, 9  # digits of a second's fraction, as pcapng's if_tsresol has them
+_PATCHED = b"\x34\xcd\xb2\xa1"  # by Kuznetzov: eight bytes more before each packet
 _MAGIC = {
-    b"\xd4\xc3\xb2\xa1": ("<", 1_000_000), b"\xa1\xb2\xc3\xd4": (">", 1_000_000),
-    b"\x4d\x3c\xb2\xa1": ("<", 1_000_000_000), b"\xa1\xb2\x3c\x4d": (">", 1_000_000_000),
+    b"\xd4\xc3\xb2\xa1": _MICRO, b"\x4d\x3c\xb2\xa1": _NANO, _PATCHED: _MICRO,
 }  # fmt: skip
 _SECTION = b"\x0a\x0d\x0d\x0a"
+_ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
+_SECTION_BLOCK, _INTERFACE, _PACKET, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
 
 
 class Packet(NamedTuple):
@@ -74,18 +79,21 @@ class Capture:
         """What is wrong with the end of the file; empty where it is whole."""
         left = len(self._rest)
         if not self.cursor.started:
-            if left >= 4 and self._rest[:4] not in _MAGIC and self._rest[:4] != _SECTION:
-                return "unknown file format"
-            wanted = 4 if left < 4 else 24
-            return f"truncated dump file; tried to read {wanted} file header bytes, only got {left if left < 4 else left - 4}"
+            return _cut_short(self._rest)
+        if self.cursor.first < 0 and not left:
+            return "the capture file has no Interface Description Blocks"
         if not left:
             return ""
         if self.cursor.next_generation:
-            return f"truncated pcapng dump file; tried to read {8 if left < 8 else self._block_size()} bytes, only got {left}"
-        if left < 16:
-            return f"truncated dump file; tried to read 16 header bytes, only got {left}"
-        wanted = struct.unpack_from(f"{self._order}I", self._rest, 8)[0]
-        return f"truncated dump file; tried to read {wanted} captured bytes, only got {left - 16}"
+            wanted, got = (8, left) if left < 8 else (self._block_size() - 8, left - 8)
+            return f"truncated pcapng dump file; tried to read {wanted} bytes, only got {got}"
+        head = self.cursor.head
+        if left < head:
+            return f"truncated dump file; tried to read {head} header bytes, only got {left}"
+        wanted, _ = self._lengths(*struct.unpack_from(f"{self._order}II", self._rest, 8))
+        if left - head < self.cursor.snap < wanted:
+            wanted = self.cursor.snap
+        return f"truncated dump file; tried to read {wanted} captured bytes, only got {left - head}"
 
     def _block_size(self) -> int:
         return int(struct.unpack_from(f"{self._order}I", self._rest, 4)[0])
@@ -95,70 +103,120 @@ class Capture:
         return ">" if self.cursor.big_endian else "<"
 
     def _header(self, buffer: bytes) -> int:
+        """Read the file's header, once it is here whole; how many bytes of `buffer` that were."""
         magic = buffer[:4]
+        if magic == _SECTION:
+            return self._first_section(buffer)
         if len(magic) < 4:
             return 0
-        if magic == _SECTION:
-            self.cursor = replace(self.cursor, started=True, next_generation=True)
-            return 0
-        if magic not in _MAGIC:
+        order = "<" if magic in _MAGIC else ">"
+        digits = _MAGIC.get(magic if order == "<" else magic[::-1])
+        if digits is None:
             raise BadCapture("unknown file format")
         if len(buffer) < 24:
             return 0
-        order, resolution = _MAGIC[magic]
-        major, _, _, _, snap, link = struct.unpack_from(f"{order}HHiIII", buffer, 4)
+        major, minor, _, _, snap, link = struct.unpack_from(f"{order}HHiIII", buffer, 4)
         if major < 2:
-            raise BadCapture(f"archaic pcap savefile format (version {major})")
+            raise BadCapture("archaic pcap savefile format")
+        if (major, minor) != (543, 0) and (major > 2 or minor > 4):
+            raise BadCapture(f"unsupported pcap savefile version {major}.{minor}")
         link &= 0x03FFFFFF
+        patched = _PATCHED in (magic, magic[::-1])
+        snap = _adjusted(snap)
+        if patched and link == 1:
+            snap = min(snap + 14, _MOST_INT)
         self.cursor = replace(
             self.cursor,
             started=True,
             big_endian=order == ">",
             first=link,
-            interfaces=[Interface(link, resolution, 0, snap if 0 < snap <= 0x7FFFFFFF else MOST_CAPTURED)],
+            snap=snap,
+            head=24 if patched else 16,
+            swapped=Swapped.ALWAYS if minor < 3 else Swapped.PERHAPS if minor == 3 else Swapped.NEVER,
+            interfaces=[Interface(digits, 0)],
         )
         return 24
+
+    def _lengths(self, captured: int, length: int) -> tuple[int, int]:
+        """Of a packet, as captured and on the wire: before pcap 2.3 they stood the other way round, and in some of 2.3."""
+        swapped = self.cursor.swapped
+        if swapped is Swapped.ALWAYS or (swapped is Swapped.PERHAPS and captured > length):
+            return length, captured
+        return captured, length
 
     def _records(self, buffer: bytes, at: int) -> Iterator[Where]:
         """pcap: sixteen bytes and the packet, again and again."""
         unpack = struct.Struct(f"{self._order}IIII").unpack_from
-        interface = self.cursor.interfaces[0]
-        snap = interface.snap
-        scale, shrink = self._scales(interface.resolution)
+        head = self.cursor.head
+        snap = self.cursor.snap
+        as_they_are = self.cursor.swapped is Swapped.NEVER
+        digits = self.cursor.interfaces[0].resolution
+        same = digits == self._digits
         end = len(buffer)
         try:
-            while end - at >= 16:
+            while end - at >= head:
                 second, fraction, captured, length = unpack(buffer, at)
-                stop = at + 16 + captured
+                if not as_they_are:
+                    captured, length = self._lengths(captured, length)
+                start = at + head
+                stop = start + captured
                 if captured > MOST_CAPTURED:
-                    bound = f"snaplen of {snap}" if snap <= MOST_CAPTURED else f"maximum of {MOST_CAPTURED}"
+                    bound = f"snaplen of {snap}" if captured > snap else f"maximum of {MOST_CAPTURED}"
                     raise BadCapture(f"invalid packet capture length {captured}, bigger than {bound}")
                 if stop > end:
                     break
-                start, at = at + 16, stop
+                at = stop
                 if captured > snap:
                     stop = start + snap
-                yield second, fraction * scale // shrink, length, buffer, start, stop
+                yield second, fraction if same else self._scaled(fraction, digits), length, buffer, start, stop
         finally:
             self._rest = buffer[at:]
 
-    def _scales(self, resolution: int) -> tuple[int, int]:
-        if resolution < self._unit:
-            return self._unit // resolution, 1
-        return 1, resolution // self._unit
+    def _scaled(self, fraction: int, digits: int) -> int:
+        """In the precision that was asked for; more than a second is scaled as C's integers are."""
+        if digits < self._digits:
+            return fraction * 1000 & 0xFFFFFFFF
+        if fraction >> 31 and not self.cursor.big_endian:
+            return -(((1 << 32) - fraction) // 1000) & 0xFFFFFFFF
+        return fraction // 1000
+
+    def _first_section(self, buffer: bytes) -> int:
+        if len(buffer) < 12:
+            return 0
+        order = _ORDERS.get(buffer[8:12])
+        if order is None:
+            raise BadCapture("unknown file format")
+        size = int(struct.unpack_from(f"{order}I", buffer, 4)[0])
+        if not 28 <= size <= _MOST_SECTION_HEADER:
+            raise BadCapture(
+                f"Section Header Block in pcapng dump file has invalid length 28 < _{size}_ < {_MOST_SECTION_HEADER} "
+                "(BT_SHB_INSANE_MAX)"
+            )
+        if len(buffer) < size:
+            return 0
+        major, minor = struct.unpack_from(f"{order}HH", buffer, 12)
+        if major != 1 or minor not in (0, 2):
+            raise BadCapture(f"unsupported pcapng savefile version {major}.{minor}")
+        self.cursor = replace(self.cursor, started=True, next_generation=True, big_endian=order == ">")
+        return size
 
     def _blocks(self, buffer: bytes, at: int) -> Iterator[Where]:
         """pcapng: blocks of a type and a length, which stands at both ends."""
         end = len(buffer)
+        unpack = struct.Struct(f"{self._order}II").unpack_from
         try:
-            while end - at >= 12:
-                if buffer[at : at + 4] == _SECTION:
-                    self._section(buffer, at)
-                kind, size = struct.unpack_from(f"{self._order}II", buffer, at)
-                if size < 12 or size % 4 or size > _MOST_BLOCK:
-                    raise BadCapture(f"block in pcapng dump file has a length of {size} which is not possible")
+            while end - at >= 8:
+                kind, size = unpack(buffer, at)
+                if size < 12:
+                    raise BadCapture(f"block in pcapng dump file has a length of {size} < 12")
+                if size % 4:
+                    raise BadCapture(f"block in pcapng dump file has a length of {size} that is not a multiple of 4")
+                if size > _MOST_BLOCK:
+                    raise BadCapture(f"pcapng block size {size} > maximum {_MOST_BLOCK}")
                 if at + size > end:
                     break
+                if buffer[at + 4 : at + 8] != buffer[at + size - 4 : at + size]:
+                    raise BadCapture("block total length in header and trailer don't match")
                 packet = self._block(kind, buffer[at + 8 : at + size - 4])
                 at += size
                 if packet is not None:
@@ -166,68 +224,139 @@ class Capture:
         finally:
             self._rest = buffer[at:]
 
-    def _section(self, buffer: bytes, at: int) -> None:
-        magic = buffer[at + 8 : at + 12]
-        if magic not in (b"\x4d\x3c\x2b\x1a", b"\x1a\x2b\x3c\x4d"):
-            raise BadCapture("unknown byte-order magic in a section of the pcapng dump file")
-        if self.cursor.first >= 0 and self.cursor.big_endian is not (magic[0] == 0x1A):
-            raise BadCapture("the file has sections with different byte orders")
-        self.cursor = replace(self.cursor, big_endian=magic[0] == 0x1A, interfaces=[])
-
     def _block(self, kind: int, body: bytes) -> Packet | None:
+        if self.cursor.first < 0:
+            if kind in (_ENHANCED, _SIMPLE, _PACKET):
+                raise BadCapture("the capture file has a packet block before any Interface Description Blocks")
+            if kind != _INTERFACE:
+                return None
         order = self._order
         try:
-            if kind == 1:
+            if kind == _INTERFACE:
                 self._interface(body)
-            elif kind == 6:
+            elif kind == _SECTION_BLOCK:
+                self._section(body)
+            elif kind == _ENHANCED:
                 index, high, low, captured, length = struct.unpack_from(f"{order}IIIII", body)
                 return self._packet(index, high << 32 | low, captured, length, body[20:])
-            elif kind == 2:
+            elif kind == _PACKET:
                 index, _, high, low, captured, length = struct.unpack_from(f"{order}HHIIII", body)
                 return self._packet(index, high << 32 | low, captured, length, body[20:])
-            elif kind == 3:
-                length = struct.unpack_from(f"{order}I", body)[0]
-                snap = self.cursor.interfaces[0].snap if self.cursor.interfaces else 0
-                return self._packet(0, 0, min(length, snap or length, len(body) - 4), length, body[4:])
-        except struct.error:
+            elif kind == _SIMPLE:
+                length = int(struct.unpack_from(f"{order}I", body)[0])
+                return self._packet(0, 0, min(length, self.cursor.snap), length, body[4:])
+        except (struct.error, _TooShort):
             raise BadCapture(f"block of type {kind} in pcapng dump file is too short") from None
         return None
 
+    def _section(self, body: bytes) -> None:
+        """Another section, whose packets are of interfaces that it names itself."""
+        magic, major = struct.unpack_from(f"{self._order}4sH10x", body)
+        if magic not in _ORDERS:
+            raise BadCapture("the file has a section with a bad byte order magic field")
+        if _ORDERS[magic] != self._order:
+            raise BadCapture("the file has sections with different byte orders")
+        if major != 1:
+            raise BadCapture(f"unknown pcapng savefile major version number {major}")
+        self.cursor = replace(self.cursor, interfaces=[])
+
     def _interface(self, body: bytes) -> None:
-        order = self._order
-        link, _, snap = struct.unpack_from(f"{order}HHI", body)
-        resolution, offset = 1_000_000, 0
-        at = 8
-        while at + 4 <= len(body):
-            code, size = struct.unpack_from(f"{order}HH", body, at)
-            value = body[at + 4 : at + 4 + size]
-            if code == 0:
-                break
-            if code == 9 and size == 1:
-                resolution = 1 << (value[0] & 127) if value[0] & 128 else 10 ** value[0]
-            elif code == 14 and size == 8:
-                offset = struct.unpack(f"{order}q", value)[0]
-            at += 4 + (size + 3 & ~3)
-        if resolution > 1 << 64:
-            raise BadCapture("Interface Description Block has if_tsresol option value that's too large")
-        if self.cursor.first not in (-1, link):
+        link, _, told = struct.unpack_from(f"{self._order}HHI", body)
+        snap = _adjusted(told)
+        if self.cursor.first < 0:
+            self.cursor = replace(self.cursor, snap=snap)
+        elif self.cursor.first != link:
             raise BadCapture(f"an interface has a type {link} different from the type of the first interface")
-        made = Interface(link, resolution, offset, snap if 0 < snap <= MOST_CAPTURED else MOST_CAPTURED)
+        elif self.cursor.snap != snap:
+            raise BadCapture(
+                f"an interface has a snapshot length {told} different from the snapshot length of the first interface"
+            )
         if len(self.cursor.interfaces) >= 4096:
             raise BadCapture("more than 4096 interfaces in one section of the pcapng dump file")
+        made = self._times(body[8:])
         self.cursor = replace(self.cursor, first=link, interfaces=[*self.cursor.interfaces, made])
+
+    def _times(self, options: bytes) -> Interface:
+        """What an interface's options say of its packets' times."""
+        order = self._order
+        resolution, offset = _MICRO, 0
+        seen: set[int] = set()
+        at = 0
+        while at < len(options):
+            code, size = struct.unpack_from(f"{order}HH", options, at)
+            value = options[at + 4 : at + 4 + size]
+            at += 4 + (size + 3 & ~3)
+            if at > len(options):
+                raise _TooShort
+            if code not in _TIMES:
+                continue
+            name, wanted = _TIMES[code]
+            if size != wanted:
+                raise BadCapture(f"Interface Description Block has {name} option with length {size} != {wanted}")
+            if code == 0:
+                break
+            if code in seen:
+                raise BadCapture(f"Interface Description Block has more than one {name} option")
+            seen.add(code)
+            if code == _RESOLUTION:
+                resolution = _checked(value[0])
+            else:
+                offset = int(struct.unpack(f"{order}q", value)[0])
+        return Interface(resolution, offset)
 
     def _packet(self, index: int, stamp: int, captured: int, length: int, data: bytes) -> Packet:
         if index >= len(self.cursor.interfaces):
             raise BadCapture(
                 f"a packet arrived on interface {index}, but there's no Interface Description Block for that interface"
             )
+        if captured > self.cursor.snap:
+            raise BadCapture(f"invalid packet capture length {captured}, bigger than snaplen of {self.cursor.snap}")
         if captured > len(data):
-            raise BadCapture("block in pcapng dump file has a length that is too small for its packet")
+            raise _TooShort
         interface = self.cursor.interfaces[index]
-        second, part = divmod(stamp, interface.resolution)
-        fraction = part * self._unit // interface.resolution
+        binary, exponent = interface.resolution & 0x80, interface.resolution & 0x7F
+        one = 1 << exponent if binary else 10**exponent
+        second, part = divmod(stamp, one)
+        product = part * self._unit
+        if binary:
+            product &= 0xFFFFFFFFFFFFFFFF  # as libpcap computes it
+        fraction = product // one
         return Packet(second + interface.offset & 0xFFFFFFFF, fraction, length, data[: min(captured, MOST_CAPTURED)])
+
+
+class _TooShort(Exception):
+    """A block ends before what it is said to hold."""
+
+
+_RESOLUTION, _OFFSET = 9, 14
+_TIMES = {0: ("opt_endofopt", 0), _RESOLUTION: ("if_tsresol", 1), _OFFSET: ("if_tsoffset", 8)}
+
+
+def _checked(resolution: int) -> int:
+    """if_tsresol: so many digits of a second's fraction, or with the highest bit so many bits. They are to fit in 64 bits."""
+    exponent = resolution & 0x7F
+    base, most = (2, 63) if resolution & 0x80 else (10, 19)
+    if exponent > most:
+        raise BadCapture(f"Interface Description Block if_tsresol option resolution {base}^-{exponent} is too high")
+    return resolution
+
+
+def _adjusted(snap: int) -> int:
+    """A snapshot length that cannot be is the largest that can."""
+    return snap if 0 < snap <= _MOST_INT else MOST_CAPTURED
+
+
+def _cut_short(head: bytes) -> str:
+    """What is wrong with a file whose header is not whole."""
+    left = len(head)
+    if left < 4:
+        return f"truncated dump file; tried to read 4 file header bytes, only got {left}"
+    if head[:4] != _SECTION:
+        return f"truncated dump file; tried to read 24 file header bytes, only got {left - 4}"
+    if left < 12 or head[8:12] not in _ORDERS:
+        return "unknown file format"  # it may be a text
+    size = int(struct.unpack_from(f"{_ORDERS[head[8:12]]}I", head, 4)[0])
+    return f"truncated pcapng dump file; tried to read {size - 12} bytes, only got {left - 12}"
 
 
 def file_header(link: int, snap: int, *, nanoseconds: bool) -> bytes:

@@ -59,10 +59,9 @@ class Decoder(bunri.Compartment):
             if beginning.cursor.first < 0:
                 return Kind(bad.said, 0, 0)
         cursor = beginning.cursor
-        if cursor.first < 0 or not cursor.interfaces:
-            said = beginning.finish() or "the capture file has no Interface Description Blocks"
-            return Kind(said, 0, 0, more=True)
-        return Kind("", cursor.first, cursor.interfaces[0].snap)
+        if cursor.first < 0:
+            return Kind(beginning.finish(), 0, 0, more=True)
+        return Kind("", cursor.first, cursor.snap)
 
     def carry(self, rest: bytes) -> None:
         """Bytes that the decoder before this one had not used; nothing of them is read yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from abc import abstractmethod
 from dataclasses import dataclass, field
 
@@ -46,12 +47,18 @@ class Style:
 
 @dataclass(frozen=True)
 class Interface:
-    """What a capture says of the packets of one interface: link type, time stamps per second, offset in seconds."""
+    """What a capture says of the time stamps of one interface: what they count (pcapng's if_tsresol), offset in seconds."""
 
-    link: int
     resolution: int
     offset: int
-    snap: int
+
+
+class Swapped(enum.Enum):
+    """Whether a packet's two lengths stand the other way round in a capture."""
+
+    NEVER = 0
+    PERHAPS = 1
+    ALWAYS = 2
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,9 @@ class Cursor:
     big_endian: bool = False
     next_generation: bool = False  # pcapng
     first: int = -1  # the link type that the capture's header, or its first interface, told
+    snap: int = 0  # and its snapshot length
+    head: int = 16  # bytes before each packet of a pcap file
+    swapped: Swapped = Swapped.NEVER
     interfaces: list[Interface] = field(default_factory=lambda: [])
     packets: int = 0  # read so far
     matched: int = 0  # let through by the filter

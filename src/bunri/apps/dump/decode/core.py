@@ -296,7 +296,7 @@ class Dissector:
 
     def _since(self, second: int, fraction: int, digits: int) -> str:
         """-ttt: since the packet before; -ttttt: since the first."""
-        if self.reference is None:
+        if not self.reference or not any(self.reference):
             self.reference = (second, fraction)
         one = 10**digits
         passed = (second - self.reference[0]) * one + fraction - self.reference[1]

@@ -44,7 +44,6 @@ LINKS: Mapping[int, LinkPrinter] = {
     0: link.null,
     ETHERNET: link.ethernet,
     12: link.raw_ip,
-    14: link.raw_ip,
     101: link.raw_ip,
     108: link.null,
     COOKED: link.cooked,
