@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import socket
@@ -134,6 +135,73 @@ def test_hidden_owners_are_not_in_facts_either(server: Served) -> None:
         assert "unix.uid" not in ftp.sendcmd("FEAT") and "unix.mode" in ftp.sendcmd("FEAT")
         assert ftp.sendcmd("OPTS MLST type;unix.uid;unix.gid;") == "200 MLST OPTS type;"
         assert "unix.uid" not in ftp.sendcmd("MLST in")
+
+
+SMALL, LARGE = b"small\n", bytes(range(256)) * (1 << 15)
+
+
+@pytest.fixture
+def files(ground: Path) -> Iterator[None]:
+    (ground / "pub" / "small").write_bytes(SMALL)
+    (ground / "pub" / "large").write_bytes(LARGE)
+    yield
+    (ground / "pub" / "small").unlink()
+    (ground / "pub" / "large").unlink()
+
+
+def received(data: socket.socket) -> bytes:
+    with data, data.makefile("rb") as reader:
+        return reader.read()
+
+
+@pytest.mark.parametrize(
+    ("behind", "answers"),
+    [
+        ("RETR small", ["226", "425"]),
+        ("STOR in/x", ["226", "425"]),
+        ("LIST", ["226", "425"]),
+        ("PASV", ["226", "227"]),
+        ("PWD", ["226", "257"]),
+        ("TYPE A", ["226", "200"]),
+        ("QUIT", ["221", "226"]),
+        ("NOOP", ["200", "226"]),
+        ("STAT", ["211", "226"]),
+    ],
+)
+def test_what_comes_behind_a_transfer_waits_for_its_end(
+    server: Served, files: None, behind: str, answers: list[str]
+) -> None:
+    """As in vsftpd: no command cuts a transfer off, or goes on with another file in its connection."""
+    with server.login() as ftp:
+        ftp.voidcmd("TYPE I")
+        address = ftp.makepasv()
+        ftp.sock.sendall(b"RETR large\r\n" + behind.encode() + b"\r\n")
+        with socket.create_connection(address) as data:
+            time.sleep(0.2)
+            assert received(data) == LARGE
+        assert [ftp.getmultiline()[:3] for _ in range(3)] == ["150", *answers]
+        if behind == "PASV":
+            assert ftp.voidcmd("NOOP")
+
+
+def test_commands_that_wait_are_all_obeyed_and_none_is_read_that_has_no_room(server: Served, files: None) -> None:
+    line = b"CWD " + b"/" * 1500 + b"\r\n"
+    with server.login() as ftp:
+        ftp.voidcmd("TYPE I")
+        with ftp.transfercmd("RETR large") as data:
+            ftp.sock.settimeout(1)
+            count = 0
+            with contextlib.suppress(TimeoutError):
+                while count < 1 << 25:
+                    count += ftp.sock.send(line)
+            assert count < 1 << 25  # the buffers are full, and the server's
+            ftp.sock.settimeout(20)
+            data.settimeout(20)
+            assert received(data) == LARGE
+        assert ftp.getmultiline()[:3] == "226"
+        ftp.sock.sendall(line[count % len(line) :])
+        for _ in range(count // len(line) + 1):
+            assert ftp.getmultiline()[:3] == "250"
 
 
 def test_a_hidden_file_is_hidden_from_who_names_it(server: Served, ground: Path) -> None:

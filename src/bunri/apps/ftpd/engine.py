@@ -422,6 +422,8 @@ class Engine(Lines):
             return
         channel = self.dtp_handler(connection, self)
         if not channel.connected:  # he has reset it already: pyftpdlib would say nothing
+            if file is not None:
+                self.log_transfer("", file.name, self._in_dtp_queue is not None, False, 0.0, sent)
             self._give_up(file, f"426 Transfer aborted; {sent} bytes transmitted.")
             return
         channel.tot_bytes_sent = sent

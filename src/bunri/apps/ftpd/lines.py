@@ -2,8 +2,9 @@
 """Runs in: the session worker, after confinement. What comes on the control connection, cut into commands.
 
 A command ends at a line feed, as before login and as in vsftpd: so no name that a peer writes contains one. Each line,
-whatever is wrong with it, has one answer. And a peer who does not read his answers is not read either: what waits for
-him would grow without end.
+whatever is wrong with it, has one answer. While a file or a listing is on its way, what comes behind waits for its end, as
+in vsftpd: for pyftpdlib a PASV would cut it off, and a RETR go on with another file in the same connection. And a peer who
+does not read his answers is not read either: what waits for him would grow without end.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pyftpdlib.handlers import FTPHandler
 from pyftpdlib.ioloop import AsyncChat, _RetryError
 
 LONGEST = 2048  # bytes of a command
-BEHIND = 1 << 16  # bytes of answers that wait for the peer until he is obeyed again
+BEHIND = 1 << 16  # bytes of answers that wait for the peer until he is obeyed again; and of his commands that wait
+AT_ONCE = (b"ABOR", b"NOOP", b"QUIT", b"STAT")  # are obeyed during a transfer, which goes on but for ABOR
 
 
 class Lines(FTPHandler):
@@ -24,7 +26,9 @@ class Lines(FTPHandler):
     ac_in_buffer: bytes
     producer_fifo: Any
     _wanted_io_events: int
+    data_channel: Any
     _is_too_long = False  # the line that comes is; what there was of it is forgotten
+    _is_held = False  # the line that is there waits for the end of a transfer
 
     def handle_read(self) -> None:
         try:
@@ -32,6 +36,8 @@ class Lines(FTPHandler):
         except _RetryError:
             return
         self._obey()
+        if self._is_held:
+            self._await_events()
 
     def handle_write(self) -> None:
         super().handle_write()
@@ -58,10 +64,13 @@ class Lines(FTPHandler):
     def initiate_send(self) -> None:
         """As pyftpdlib's, but for what is waited for."""
         super(AsyncChat, self).initiate_send()
-        if self._closed:
-            return
-        read, write = self.ioloop.READ, self.ioloop.WRITE
-        wanted = write if self._is_behind() else read | write if self.producer_fifo else read
+        if not self._closed:
+            self._await_events()
+
+    def _await_events(self) -> None:
+        is_full = self._is_held and len(self.ac_in_buffer) >= BEHIND
+        read = 0 if is_full or self._is_behind() else self.ioloop.READ
+        wanted = read | self.ioloop.WRITE if self.producer_fifo else read
         if self._wanted_io_events != wanted:
             self.ioloop.modify(self._fileno, wanted)
             self._wanted_io_events = wanted
@@ -78,8 +87,21 @@ class Lines(FTPHandler):
             if not end:
                 self.ac_in_buffer = b"" if self._is_too_long else line
                 return
+            self._is_held = self.data_channel is not None and line.split(b" ")[0].strip()[-4:].upper() not in AT_ONCE
+            if self._is_held:
+                return
             self.ac_in_buffer = rest
             self._obey_line(line.removesuffix(b"\r"))
+
+    def _on_dtp_close(self) -> None:
+        super()._on_dtp_close()
+        if self._is_held:  # later: this may be the answer to an ABOR
+            self.ioloop.call_later(0, self._go_on, _errback=self.handle_error)
+
+    def _go_on(self) -> None:
+        self._obey()
+        if not self._closed:
+            self._await_events()
 
     def _obey_line(self, line: bytes) -> None:
         if self._is_too_long:
