@@ -108,6 +108,9 @@ def test_names_are_looked_up() -> None:
         assert bunri.call(worker.user, "no such user").result() is None
         group = bunri.call(worker.group, 0).result()
         assert group is not None and group.name == "root"
+        for none in (-1, 1 << 32, (1 << 63) - 1, -(1 << 63)):
+            assert bunri.call(worker.user, none).result() is None
+            assert bunri.call(worker.group, none).result() is None
         assert "127.0.0.1" in bunri.call(worker.addresses, "localhost").result()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import pwd
+import signal
 from ftplib import FTP, error_perm, error_temp
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ftp_served import ROOT, refused, serving, written
 import bunri
 from bunri.apps.ftpd.accounts import account
 from bunri.apps.ftpd.config import Config
-from bunri.apps.ftpd.favours import UploadsHere
+from bunri.apps.ftpd.favours import OwnersHere, UploadsHere
 from bunri.apps.ftpd.messages import Kind
 
 pytestmark = pytest.mark.slow
@@ -82,6 +83,18 @@ def test_every_kind_of_upload_becomes_somebody_elses(drop: Path, tmp_path: Path,
     made = ("stor", "stou", "appe") if other == "YES" else ("stor", "stou")
     assert {name: found[name] for name in made} == dict.fromkeys(made, ("daemon", 0o600))
     assert found["old"][0] == "nobody"
+
+
+def test_names_of_owners_come_back_when_their_broker_has_ended(caplog: pytest.LogCaptureFixture) -> None:
+    async def go() -> list[str]:
+        owners = OwnersHere()
+        said = [await owners.user(0), await owners.group(0), await owners.user(1 << 62), await owners.group(-(1 << 62))]
+        agent = owners._names._agent  # type: ignore[attr-defined]
+        os.kill(agent.pid, signal.SIGKILL)
+        return [*said, await owners.user(0), await owners.user(0)]
+
+    assert asyncio.run(go()) == ["root", "root", str(1 << 62), str(-(1 << 62)), "0", "root"]
+    assert "no names of owners: broker: the broker of names has ended" in caplog.text
 
 
 def test_a_unique_name_has_the_mode_of_every_upload(drop: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ class Helper:
     def user(self, asked: AskUser) -> _Given:
         try:
             entry = pwd.getpwnam(asked.name) if asked.name else pwd.getpwuid(asked.uid)
-        except KeyError:
+        except (KeyError, OverflowError):  # no id is so large
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
         groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
         texts = (entry.pw_name, entry.pw_gecos, entry.pw_dir, entry.pw_shell)
@@ -125,7 +125,7 @@ class Helper:
     def group(self, asked: AskGroup) -> _Given:
         try:
             entry = grp.getgrnam(asked.name) if asked.name else grp.getgrgid(asked.gid)
-        except KeyError:
+        except (KeyError, OverflowError):  # no id is so large
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
         return Answer(asked.number, (entry.gr_name, *entry.gr_mem), (entry.gr_gid,)), -1
 

@@ -8,14 +8,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import stat
+from collections.abc import Awaitable
+from typing import Protocol
 
 import bunri
 from bunri import broker
 from bunri.apps.ftpd.accounts import Account
 from bunri.apps.ftpd.messages import Owners, Uploads
+
+log = logging.getLogger("bunri.ftpd")
 
 
 class UploadsHere(Uploads):
@@ -47,16 +52,34 @@ class UploadsHere(Uploads):
         return file
 
 
-class OwnersHere(Owners):
-    """Names of the numbers that LIST shows. Hosts cannot be asked for: a look-up would carry data out."""
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
 
-    def __init__(self, names: broker.Names) -> None:
-        self._names = names
+
+class OwnersHere(Owners):
+    """Names of the numbers that LIST shows. Hosts cannot be asked for: a look-up would carry data out.
+
+    One for all sessions, with one broker that starts when it is first asked; where that has ended, numbers are shown
+    until the next is there.
+    """
+
+    def __init__(self) -> None:
+        self._names = broker.Names.here()
 
     async def user(self, uid: int) -> str:
-        found = await self._names.user(uid)
-        return found.name if found else str(uid)
+        return await self._found(uid, self._names.user(uid))
 
     async def group(self, gid: int) -> str:
-        found = await self._names.group(gid)
-        return found.name if found else str(gid)
+        return await self._found(gid, self._names.group(gid))
+
+    async def _found(self, number: int, answer: Awaitable[_Named | None]) -> str:
+        try:
+            found = await answer
+        except OSError:
+            return str(number)
+        except bunri.BunriError as fault:
+            log.warning("no names of owners: %s", fault)
+            self._names = broker.Names.here()
+            return str(number)
+        return found.name if found else str(number)

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 import bunri
-from bunri import broker
 from bunri.apps.ftpd.accounts import Account
 from bunri.apps.ftpd.auth import Passwords
 from bunri.apps.ftpd.broker import DataHere
@@ -79,7 +78,7 @@ class Server:
         self._logs = Logs(self.config)
         self._banner = banner(self.config)
         self._crashes = Crashes()
-        self._names = broker.Names.here()  # starts nothing until it is asked
+        self._owners = OwnersHere()
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Until SIGTERM, when sessions have `drain` seconds to end, or SIGINT. SIGHUP: new connections read anew."""
@@ -199,7 +198,7 @@ class Server:
         log_ = LogHere(self._logs, peer, rights, login.given)
         mine = earned.policy(Session.policy)
         uploads = UploadsHere(earned) if earned.gives_away else None
-        owners = OwnersHere(self._names) if earned.config.text_userdb_names and not rights.hide_ids else None
+        owners = self._owners if earned.config.text_userdb_names and not rights.hide_ids else None
         try:
             async with Session.start_under(mine, login.control, data, log_, rights, next_, uploads, owners) as session:
                 with bunri.deadline(inf):  # he stays as long as he is not idle
