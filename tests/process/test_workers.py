@@ -17,6 +17,7 @@ import pytest
 
 import bunri
 from bunri.process import here
+from bunri.process.output import Share
 
 
 class Here(parts.Counter):
@@ -89,6 +90,28 @@ def test_what_a_worker_prints_is_logged_and_escaped(caplog: pytest.LogCaptureFix
     records = [r for r in caplog.records if r.name == "bunri.worker.Plain"]
     assert len(records) == 2
     assert r"red \x1b[31m" in records[0].getMessage()
+
+
+def test_who_prints_without_end_fills_no_disk() -> None:
+    share = Share()
+    assert share.takes(1 << 20) and not share.takes(3000)
+    time.sleep(0.2)
+    assert share.takes(3000)
+
+
+class Broken(parts.Counter):
+    def count(self, by: int) -> int:
+        raise ZeroDivisionError(by)
+
+
+def test_who_makes_a_service_fail_without_end_fills_no_disk(caplog: pytest.LogCaptureFixture) -> None:
+    with parts.Caller.start(Broken()) as worker:
+        for _ in range(700):
+            with pytest.raises(bunri.RemoteError):
+                worker.count_twice(1)
+    told = [record.getMessage() for record in caplog.records if record.name == "bunri.service"]
+    assert 500 < len(told) < 650 and "Broken.count failed for" in told[0]
+    assert any("again and again" in text for text in told)
 
 
 def test_a_failing_init_is_heard_where_the_worker_is_entered() -> None:

@@ -2,7 +2,7 @@
 
 A worker's descriptors 1 and 2 are one pipe. Its lines are hostile text: each is cut, escaped, and prefixed from the
 monitor's own state. A worker that prints without end is read on (else it would stop), but only so many lines a second
-are logged.
+are logged, and only so many bytes in the long run: a log stands on a disk.
 """
 
 from __future__ import annotations
@@ -16,8 +16,27 @@ from bunri.text import printable
 
 _LONGEST_LINE = 2000  # characters
 _PER_SECOND = 200  # lines
+_RATE, _AT_ONCE = 1 << 15, 1 << 20  # bytes a second of one process; and before that
 _PIECE = 65536
 _PIECES_LEFT = 64  # more than a pipe holds, at its end
+
+
+class Share:
+    """What one process may have logged: so much at once, and so much a second after that."""
+
+    def __init__(self) -> None:
+        self._left = float(_AT_ONCE)
+        self._seen = time.monotonic()
+
+    def takes(self, size: int) -> bool:
+        """Whether so many bytes are in it. If so, they are taken out."""
+        now = time.monotonic()
+        self._left = min(self._left + (now - self._seen) * _RATE, _AT_ONCE)
+        self._seen = now
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
 
 
 class Output:
@@ -33,6 +52,7 @@ class Output:
         self._second = 0
         self._lines = 0
         self._dropped = 0
+        self._share = Share()
 
     def drain(self) -> None:
         """Log what is there, without waiting. At the end of the pipe it closes itself."""
@@ -84,7 +104,10 @@ class Output:
             self._dropped += 1
             return
         text = printable(line.decode("utf-8", "backslashreplace"), limit=_LONGEST_LINE)
-        self._logger.warning("%s%s", self._prefix, text)
+        if self._share.takes(len(text)):
+            self._logger.warning("%s%s", self._prefix, text)
+        else:
+            self._dropped += 1
 
     def _tell_dropped(self) -> None:
         if self._dropped:

@@ -22,6 +22,7 @@ from bunri.channel.link import close_all
 from bunri.channel.streams import Outflow
 from bunri.errors import Misbehaved, ProtocolError
 from bunri.process.blocking import answering
+from bunri.process.output import Share
 from bunri.service import Service
 from bunri.wire import Contract, Kind, MethodContract
 from bunri.wire.frames import BLOCKING, FrameKind, Message
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bunri.service")
 
+_TRACEBACK = 2000  # bytes, about
 MOST_TASKS = 256  # service calls of one worker that run or wait at one time
 
 
@@ -59,6 +61,8 @@ class Services:
         self._runner: asyncio.Runner | None = None  # of a program without a loop
         self._running_own = threading.Lock()  # held while a thread is inside it
         self._closed = False
+        self._share = Share()
+        self._is_quiet = False
 
     def sink(self) -> OutgoingHandles:
         return OutgoingHandles(self._table.add, lambda number: self._table.release(number, 1))
@@ -238,8 +242,17 @@ class Services:
         else:
             reference = os.urandom(4).hex()
             name = f"{type(request.service).__qualname__}.{method.name}"
-            log.error("%s failed for %s (reference %s)", name, side.who(), reference, exc_info=fault)
+            self._tell(name, reference, fault)
             side.post(FrameKind.ERROR, faults.refused(reference), call=request.number)
+
+    def _tell(self, name: str, reference: str, fault: BaseException) -> None:
+        """A worker may make a service fail as often as it likes: that fills no disk."""
+        if self._share.takes(_TRACEBACK):
+            self._is_quiet = False
+            log.error("%s failed for %s (reference %s)", name, self._side.who(), reference, exc_info=fault)
+        elif not self._is_quiet:
+            self._is_quiet = True
+            log.error("services fail for %s again and again: that is not logged each time", self._side.who())
 
     def _give_one(self, request: _Request, flow: Outflow, item: Any) -> None:
         sink = self.sink() if request.method.returns_handles else None
