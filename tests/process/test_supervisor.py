@@ -100,3 +100,12 @@ def test_a_call_that_no_clock_ends_is_let_rest_and_a_new_budget_is_kept(monkeypa
             assert await begun == 1
 
     asyncio.run(go())
+
+
+def test_a_worker_that_is_over_is_not_looked_at_again() -> None:
+    worker = parts.Plain.start()
+    assert worker.add(1) == 1
+    behind = target_of(worker)
+    assert behind.side in behind.program.supervisor._busy
+    worker.close()
+    assert behind.side not in behind.program.supervisor._busy

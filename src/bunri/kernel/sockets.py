@@ -11,6 +11,10 @@ from typing import NamedTuple
 
 MOST = 253  # SCM_MAX_FD: descriptors in one message
 _INT = array.array("i").itemsize
+# As numbers: `|` of two of socket's flags makes an object of a class, for every message.
+CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+_NO_SIGNAL = int(socket.MSG_NOSIGNAL)
+_CLOSED_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 
 
 class Received(NamedTuple):
@@ -29,7 +33,7 @@ class Credentials(NamedTuple):
     gid: int
 
 
-def send(sock: socket.socket, data: bytes, fds: Sequence[int] = (), flags: int = socket.MSG_NOSIGNAL) -> int:
+def send(sock: socket.socket, data: bytes, fds: Sequence[int] = (), flags: int = _NO_SIGNAL) -> int:
     """sendmsg(2) with descriptors. The sender keeps its own copies."""
     control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     return sock.sendmsg([data], control, flags)
@@ -41,7 +45,7 @@ def receive(sock: socket.socket, size: int, most: int = 0, flags: int = 0) -> Re
     The kernel fills the last padded slot, so one more than `most` may arrive: the caller compares.
     """
     space = socket.CMSG_LEN(most * _INT) if most else 0
-    data, control, seen, _ = sock.recvmsg(size, space, flags | socket.MSG_CMSG_CLOEXEC)
+    data, control, seen, _ = sock.recvmsg(size, space, flags | _CLOSED_ON_EXEC)
     fds: list[int] = []
     for level, kind, payload in control:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

@@ -122,8 +122,12 @@ class Policy:
         given = {name: value for name, value in locals().items() if name in _NAMES}
         self._fill(given, Profile.NORMAL)
 
-    def _fill(self, given: Mapping[str, object], profile: Profile) -> None:
+    def _fill(self, given: Mapping[str, object], profile: Profile, of: Policy | None = None) -> None:
+        """`of`: the policy that what is not given is taken from, as it was parsed there."""
         for name, parse in _PARSERS.items():
+            if of is not None and name not in given:
+                object.__setattr__(self, name, getattr(of, name))
+                continue
             value = given[name]
             if value is not AtStart.AT_START:
                 value = parse(value, f"$.{name}")
@@ -136,9 +140,9 @@ class Policy:
         _refuse_contradictions(self)
 
     @classmethod
-    def _of(cls, profile: Profile, given: Mapping[str, object]) -> Policy:
+    def _of(cls, profile: Profile, given: Mapping[str, object], of: Policy | None = None) -> Policy:
         policy = cls.__new__(cls)
-        policy._fill(given, profile)
+        policy._fill(given, profile, of)
         return policy
 
     @classmethod
@@ -185,7 +189,7 @@ class Policy:
         """The same policy with these fields replaced (not added to)."""
         _refuse_unknown(unknown)
         changed = {name: value for name, value in locals().items() if name in _NAMES and value is not _KEEP}
-        return self._of(self.profile, {**self._values(), **changed})
+        return self._of(self.profile, changed, self)
 
     def _values(self) -> dict[str, object]:
         return {name: getattr(self, name) for name in _NAMES}

@@ -16,6 +16,7 @@ import socket
 from typing import NoReturn
 
 from bunri.errors import InternalError
+from bunri.kernel import sockets
 from bunri.process import messages
 from bunri.process.messages import Down, Ended, Message
 
@@ -52,8 +53,10 @@ class Keeper:
 
     def say(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
         """Send one message to the monitor. A monitor that is gone is noticed by the loop."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            socket.send_fds(self.control, [messages.encode(message)], list(descriptors), socket.MSG_NOSIGNAL)
+        try:
+            sockets.send(self.control, messages.encode(message), descriptors)
+        except (BrokenPipeError, ConnectionResetError):
+            return
 
     def adopt(self, pidfd: int, number: int) -> None:
         """Watch a new child."""
@@ -71,14 +74,10 @@ class Keeper:
         os._exit(0)
 
     def _serve_one(self) -> bool:
-        data, descriptors, flags, _ = socket.recv_fds(self.control, messages.LARGEST, _MOST_DESCRIPTORS)
-        if not data:
+        data, descriptors, flags = sockets.receive(self.control, messages.LARGEST, _MOST_DESCRIPTORS)
+        if not data or flags & sockets.CUT:
             return False
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            return False
-        for number in descriptors:
-            os.set_inheritable(number, False)
-        self.handle(messages.decode_down(data), descriptors)
+        self.handle(messages.decode_down(data), list(descriptors))
         return True
 
     def _reap(self, pidfd: int) -> None:

@@ -71,7 +71,7 @@ class Worker(Behind):
         self.group: MemoryGroup | None = None
         self.programs: tuple[int, ...] = ()  # processes that it has made, and that count as its own
         self.asked = time.monotonic()
-        self.waits = template.plan.has_checkpoint
+        self.waits = template.waits
         self._patience = 50  # times that its end waits for its last words to be heard
         self._held = False  # it is at the checkpoint, or was
         self._let_on = False
@@ -302,6 +302,7 @@ class Worker(Behind):
             os.close(pidfd)
         self.template.forget(self)
         self._over.set()
+        self.program.supervisor.forget(self.side)
         self.side.release_resources()
         for tell in self._tell:
             tell(self._exit)

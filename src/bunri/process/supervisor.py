@@ -89,6 +89,11 @@ class Supervisor:
         if asleep:
             self._wake()
 
+    def forget(self, worker: Watched) -> None:
+        """It is over: there is nothing to look at."""
+        with self._lock:
+            self._busy.pop(worker, None)
+
     def run_soon(self, action: Callable[[], None]) -> None:
         """Run `action` on the supervisor's thread."""
         with self._lock:
@@ -177,7 +182,9 @@ class Supervisor:
             except Exception:
                 log.exception("looking at the clocks of %r failed", worker)
             with self._lock:
-                quiet = 0 if seen else self._busy.get(worker, 0) + 1
+                if worker not in self._busy:
+                    continue  # forgotten meanwhile
+                quiet = 0 if seen else self._busy[worker] + 1
                 self._busy[worker] = quiet
             if quiet >= _QUIET:
                 self._let_rest(worker, now)

@@ -107,6 +107,7 @@ class TemplateHandle(Zygote):
             mapped=role.mapped,
             environment=program.environment,
         )
+        self.waits = self.plan.has_checkpoint  # each of its workers, until the monitor has looked
         super().__init__(program, f"the template of {cls.__qualname__}")
         self.role = role
         self.number = number
@@ -242,7 +243,7 @@ class TemplateHandle(Zygote):
             template=self.pid,
             descriptors=expected_descriptors(self.contract),
             image=self.image + arenas.SIZE if self.image else None,
-            as_worker=self.plan.has_checkpoint and self.program.users is not None and not self.role.mapped,
+            as_worker=self.waits and self.program.users is not None and not self.role.mapped,
         )
 
     def forget(self, worker: Worker) -> None:
@@ -340,9 +341,7 @@ def _materials() -> _Materials:
             opened.callback(os.close, tree)
             mapping = mmap.mmap(tree, arenas.SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
             opened.callback(mapping.close)
-            with contextlib.ExitStack() as later:  # its pidfd comes when it is there; the look at it opens a few
-                for _ in range(_LATER):
-                    later.callback(os.close, os.dup(reader))
+            _refuse_without_room(reader)
         except OSError as fault:
             raise HostError(
                 f"the monitor has no room for another worker: {fault.strerror or fault}",
@@ -352,6 +351,17 @@ def _materials() -> _Materials:
             ) from fault
         opened.pop_all()
     return _Materials(ours, theirs, reader, writer, tree, mapping)
+
+
+def _refuse_without_room(some: int) -> None:
+    """OSError where not all descriptors are to be had that come later: a worker's pidfd, and what the look at it opens."""
+    opened: list[int] = []
+    try:
+        for _ in range(_LATER):
+            opened.append(os.dup(some))
+    finally:
+        for number in opened:
+            os.close(number)
 
 
 def needs_of(contract: Contract) -> Needs:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _MOST_DESCRIPTORS = 4
 _AT_ONCE = 16  # messages of one, before the others have their turn
+_IF_THERE = int(socket.MSG_DONTWAIT)
 _QUEUED = 1024  # more than a socket's buffer holds of the smallest
 
 
@@ -79,7 +80,7 @@ class Zygote:
             if self.ended:
                 return
             try:
-                received = sockets.receive(self._control, messages.LARGEST, _MOST_DESCRIPTORS, socket.MSG_DONTWAIT)
+                received = sockets.receive(self._control, messages.LARGEST, _MOST_DESCRIPTORS, _IF_THERE)
             except BlockingIOError:
                 return
             except ConnectionResetError:
