@@ -1,7 +1,8 @@
 """Runs in: every process. bunri: privilege separation for Python programs on Linux.
 
 The public names stand in `_public.py`. The first use of one loads them all, so that `bunri --help` need not, and a
-worker never meets one that is not there yet. So nothing is imported late: a compartment is a use.
+worker never meets one that is not there yet: a compartment is a use. What is loaded later still is the monitor's part
+(`process/doors.py`), which a worker is refused before it is looked for.
 """
 
 import sys

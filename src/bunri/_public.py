@@ -23,9 +23,8 @@ from bunri.errors import (
 from bunri.handles import File, Mapped, Secret
 from bunri.plan.report import Layer, Report, State
 from bunri.policy import AT_START, Access, Capability, Policy, Promise, User, Via, fs, net
+from bunri.process.doors import PIPE, prepare, spawn
 from bunri.process.process import Process
-from bunri.process.spawn import PIPE, spawn
-from bunri.process.start import prepare
 from bunri.service import Service, limit, raises
 from bunri.text import Untrusted, printable
 from bunri.wire.registry import Datagram, NotFinite, RawText

@@ -6,7 +6,6 @@ awaited; it has begun when it was made.
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import contextvars
@@ -127,6 +126,8 @@ class Call(concurrent.futures.Future[R], Awaitable[R]):
         return True
 
     def __await__(self) -> Generator[Any, None, R]:
+        import asyncio  # who awaits has it already; a worker without a loop never has
+
         return asyncio.wrap_future(self).__await__()
 
     def _wait(self, timeout: float | None) -> None:

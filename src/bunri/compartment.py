@@ -73,6 +73,7 @@ class Compartment:
         Raises what planning finds: UsageError, HostError. `with`, `async with`, `.process` or the first call waits
         until the worker is confined and has been looked at from outside, and raises what that found.
         """
+        here.refuse_to_start()
         from bunri.process.start import start
 
         return start(cls, None, args, kwargs)  # type: ignore[arg-type]
@@ -81,6 +82,7 @@ class Compartment:
     def start_under(cls: Callable[P, C], policy: Policy, /, *args: P.args, **kwargs: P.kwargs) -> C:
         """As `start`, under a policy that fills the holes (AT_START) of the class's and otherwise equals it or is
         narrower."""
+        here.refuse_to_start()
         from bunri.process.start import start
 
         return start(cls, policy, args, kwargs)  # type: ignore[arg-type]
@@ -89,6 +91,7 @@ class Compartment:
     def pool(cls: Callable[P, C], size: int, /, *args: P.args, **kwargs: P.kwargs) -> C:
         """A stub behind which `size` workers stand ready; each call takes one. The arguments are those of
         `__init__`."""
+        here.refuse_to_start()
         from bunri.process.start import start_pool
 
         return start_pool(cls, size, args, kwargs)  # type: ignore[arg-type]

@@ -7,14 +7,14 @@ which is bounded.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
+import sys
 import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bunri.calls import Call
 from bunri.channel import faults
@@ -38,6 +38,9 @@ from bunri.wire.frames import (
     quick_header,
 )
 from bunri.wire.handles import Sink, Source
+
+if TYPE_CHECKING:
+    import asyncio
 
 _QUICK_BODY = 32 << 10  # bytes
 _FLUSH_AFTER = 0.0005  # seconds: answers of quick calls share a packet, those of slow ones do not wait
@@ -63,7 +66,7 @@ class WorkerSide(Conversation):
         self._bound: list[Any] = []  # its methods, by number
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._stubs: Any = weakref.WeakValueDictionary()  # number -> stub
+        self._stubs: dict[int, weakref.ref[Any]] = {}  # by number
         self._received: dict[int, int] = {}  # service number -> how often it came
         self._dropped: list[int] = []  # numbers whose stub the collector took
         self._last_flush = 0.0
@@ -85,6 +88,8 @@ class WorkerSide(Conversation):
                     self.work()
                 elif self.waiting:  # calls that came while one of these waited for a service
                     self.work()
+        import asyncio  # all that is done with a loop is done where it was loaded before the fork
+
         asyncio.set_event_loop(loop)
         loop.add_reader(self.link.number, self._on_readable)
         loop.run_forever()
@@ -220,7 +225,7 @@ class WorkerSide(Conversation):
         declared = method.encode_exception(fault)
         if declared is not None:
             self.post(FrameKind.RAISED, declared, call=call)
-        elif isinstance(fault, asyncio.CancelledError):
+        elif _is_cancelled(fault):
             self.post(FrameKind.ERROR, faults.cancelled(), call=call)
         else:
             self.post(FrameKind.ERROR, faults.describe(fault), call=call)
@@ -254,6 +259,8 @@ class WorkerSide(Conversation):
 
     async def _give_async(self, call: int, method: MethodContract, items: AsyncIterator[Any]) -> None:
         flow = self.outflows[call] = Outflow()
+        import asyncio
+
         news = asyncio.Event()
         flow.wake = news.set
         try:
@@ -338,20 +345,22 @@ class WorkerSide(Conversation):
 
     def service(self, number: int, interface: Contract) -> Any:
         """The stub of a service that the monitor has sent, the same for the same number."""
-        stub: Any = self._stubs.get(number)
+        known = self._stubs.get(number)
+        stub: Any = known() if known is not None else None
         if stub is None:
             remote = RemoteService(self, number)
             made: Any = make_stub
             stub = made(interface.cls, interface, remote)
-            self._stubs[number] = stub
-            weakref.finalize(stub, self._dropped.append, number)
+            self._stubs[number] = weakref.ref(stub, lambda _: self._dropped.append(number))
         self._received[number] = self._received.get(number, 0) + 1
         return stub
 
     def _release_dropped(self) -> None:
         while self._dropped:
             number = self._dropped.pop()
-            if number not in self._stubs:
+            known = self._stubs.get(number)
+            if known is not None and known() is None:  # and not handed in anew meanwhile
+                del self._stubs[number]
                 self.post(FrameKind.RELEASE, obj=number, call=self._received.pop(number, 0))
 
     def push(self, packet: bytes | bytearray, descriptors: Sequence[int]) -> bool:
@@ -371,6 +380,11 @@ class WorkerSide(Conversation):
 
     def who(self) -> str:
         return "the monitor"
+
+
+def _is_cancelled(fault: BaseException) -> bool:
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and isinstance(fault, asyncio.CancelledError)
 
 
 class RemoteService:
@@ -429,6 +443,8 @@ class RemoteService:
         out = side.begin(self.number, method, method.bind(args, kwargs))
         flow = out.inflow
         assert flow is not None
+        import asyncio
+
         news = asyncio.Event()
         flow.wake = news.set
         side.flush()

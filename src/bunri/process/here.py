@@ -7,6 +7,8 @@ import sys
 import threading
 from enum import Enum
 
+from bunri.errors import UsageError
+
 
 class Kind(Enum):
     """What the running process is."""
@@ -44,6 +46,21 @@ def become_worker() -> None:
 def become_worker_in_this_thread() -> None:
     """For `bunri.testing.unconfined()`: this thread takes a worker's part until it ends."""
     _of_thread.kind = Kind.WORKER
+
+
+def refuse_to_start() -> None:
+    """UsageError in a zygote or a worker: what starts others is not loaded there, and cannot be loaded in a worker."""
+    if _kind is not Kind.MONITOR:
+        raise started_in_vain()
+
+
+def started_in_vain() -> UsageError:
+    """The error for a start where none can be."""
+    return UsageError(
+        "a worker was started while its module was being imported in a zygote. Put the program's own part under\n"
+        '    if __name__ == "__main__":\n'
+        "        main()"
+    )
 
 
 def in_development_mode() -> bool:

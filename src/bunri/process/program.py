@@ -18,17 +18,16 @@ from collections import deque
 from collections.abc import Sequence
 
 from bunri import early
-from bunri.broker import _hooks as broker_hooks
 from bunri.broker.messages import Charge, Word
 from bunri.compartment import Compartment, defined_in
-from bunri.confine import _hooks, detect
+from bunri.confine import detect
 from bunri.errors import HostError, UsageError
 from bunri.kernel import sockets
 from bunri.plan import ONE_THREAD
 from bunri.plan.host import Host, UserNamespaces
 from bunri.policy import Policy, User, UserKind
 from bunri.process import here, paths
-from bunri.process.brokers import BrokerProcess, start_for_service
+from bunri.process.brokers import BrokerProcess
 from bunri.process.groups import MemoryGroups
 from bunri.process.messages import Ended, IdMap, MakeBroker, MakeRole, Message, RoleReady
 from bunri.process.output import Output
@@ -476,11 +475,7 @@ def current() -> Program:
     """This process's Program, made at the first use. UsageError in a zygote or a worker."""
     global _current
     if here.kind() is not here.Kind.MONITOR:
-        raise UsageError(
-            "a worker was started while its module was being imported in a zygote. Put the program's own part under\n"
-            '    if __name__ == "__main__":\n'
-            "        main()"
-        )
+        raise here.started_in_vain()
     with _making:
         if _current is None:
             _current = Program()
@@ -505,12 +500,10 @@ def _in_forked_child() -> None:
         program.close_in_child()
 
 
-def _take_user_for_life() -> tuple[int, int]:
+def take_user_for_life() -> tuple[int, int]:
     """A dynamic uid for a process that confines itself, and the descriptor whose lock reserves it."""
     users = DynamicUsers(detect().mapped_uids)
     return users.take_for_life()
 
 
-_hooks.register(_hooks.Hooks(close, _take_user_for_life))
-broker_hooks.register(lambda wish: start_for_service(current(), wish))
 os.register_at_fork(after_in_child=_in_forked_child)

@@ -30,15 +30,13 @@ from bunri.plan import ONE_THREAD
 from bunri.plan.report import Report
 from bunri.policy import Policy
 from bunri.policy.words import Profile
+from bunri.process.doors import PIPE
 from bunri.process.launcher import PLACES, Ended, Launch, Launcher, Refused
 from bunri.process.life import Worker
 from bunri.process.process import Process
 from bunri.process.program import allowed_environment
 from bunri.process.start import start_worker
 from bunri.wire import contract_of
-
-PIPE: Final = -1
-"""For a stream of `spawn`: a new pipe, whose other end is the Process's; for `tty`, a new pseudo-terminal."""
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _WITHIN = 30.0  # seconds until it must be executed
@@ -71,21 +69,7 @@ def spawn(
     env: Mapping[str, str] = {},
     cwd: str | os.PathLike[str] = "/",
 ) -> Process:
-    """Execute a program under a policy, and return its Process when it has been executed.
-
-    The policy grants what it is made of: `fs.system()` for what the distribution installed, or single files by
-    `fs.execute`. `argv[0]` is looked for along PATH inside. The environment is the language, the policy's `env`
-    and `env`, and what keeps threads from taking more memory than they use; `cwd` is a folder inside.
-    A stream is a descriptor, `bunri.PIPE` (the other end is `process.stdin`, `.stdout`, `.stderr`), or None for
-    /dev/null. With `tty=bunri.PIPE` the program gets a terminal of its own, whose other end is `process.tty` and which
-    is every stream that is not given; so is a terminal of yours whose descriptor is given as `tty`.
-    The process and all it starts end with this program at the latest.
-
-    Raises UsageError for a policy that no program can run under, HostError where the host cannot keep it, and OSError
-    (FileNotFoundError, PermissionError) where the program or `cwd` is not to be had inside.
-
-        with bunri.spawn(["sort", "words"], policy, cwd="/data", stdout=bunri.PIPE).stdout.as_file() as lines: ...
-    """
+    """As `bunri.spawn` says."""
     _refuse(argv, policy)
     _refuse_surroundings(env, cwd)
     streams = _Streams(stdin, stdout, stderr, tty)

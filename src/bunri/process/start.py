@@ -129,10 +129,7 @@ def start_pool(cls: type[C], size: int, args: tuple[Any, ...], kwargs: dict[str,
 
 
 def prepare(*compartments: type[Compartment]) -> None:
-    """Import, warm up, and check types and host, before serving: everything that a first start would otherwise do.
-
-    Raises what a start would raise. Blocks until the zygotes are there; call it before the event loop runs.
-    """
+    """As `bunri.prepare` says."""
     if unconfined.factory is not None:
         for cls in compartments:
             unconfined.factory.prepare(cls)

@@ -7,7 +7,6 @@ READY, and the monitor sends START only when it has looked from outside.
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import ctypes
 import mmap
@@ -16,7 +15,7 @@ import select
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -34,6 +33,9 @@ from bunri.process.messages import Failed, MakeWorker
 from bunri.wire import Contract
 from bunri.wire.frames import AT_CHECKPOINT, FrameKind, pack
 from bunri.wire.registry import WITH_DESCRIPTOR, HandleKind
+
+if TYPE_CHECKING:
+    import asyncio
 
 CHANNEL = 3  # the descriptor, in every worker; in the zygotes something harmless keeps the number (`keep_channel_free`)
 LISTENER = 2  # in READY's place for a method: there is a listener, and it is descriptor number `call`
@@ -64,8 +66,8 @@ class Unborn:
         self.steps = steps
         self.proc = proc  # for the label; closed with the rest
         self.image = image + arena
-        self.asynchronous = is_asynchronous(contract)
-        first_free = _FIRST_FREE + (_LOOP if self.asynchronous else 0)
+        self.make_loop = loop_of(contract)
+        first_free = _FIRST_FREE + (_LOOP if self.make_loop is not None else 0)
         self.keep = tuple(range(first_free))
         self.ready = prepare(steps, Surround(self.image, CHANNEL, first_free))
         # The address range is the template's; over it each worker maps its own arena, and no view has to be made.
@@ -78,7 +80,7 @@ class Unborn:
         if self.ready is None:
             last = fds.LAST if proc is None else KEPT_FROM - 1
             self.places.append(prepared.call("close_range", _FIRST_FREE, last))
-        elif self.asynchronous:
+        elif self.make_loop is not None:
             self.places.append(prepared.call("close_range", _FIRST_FREE, KEPT_FROM - 1))
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=CHANNEL)
         link = Link(sock, takes=takes_descriptors(contract))
@@ -118,8 +120,7 @@ def _become(unborn: Unborn, go: tuple[int, int] | None) -> NoReturn:
             os._exit(_NOT_OURS)
     if prepared.refused(unborn.places) >= 0:
         raise OSError(ctypes.get_errno(), "a worker could not take its places")
-    # By name: a policy that the module has set (uvloop.install()) would make one with other descriptors.
-    loop = asyncio.SelectorEventLoop() if unborn.asynchronous else None
+    loop = unborn.make_loop() if unborn.make_loop is not None else None
     for reseed in unborn.reseed:  # while it may ask for random bytes
         reseed()
     if unborn.ready is None:
@@ -207,6 +208,17 @@ def refuse_debugging() -> None:
 
     sys.breakpointhook = refuse
     builtins.input = refuse
+
+
+def loop_of(contract: Contract) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the worker's loop, if it has one. It is loaded for those only: every other worker would carry it.
+
+    By name: a policy that the module has set (uvloop.install()) would make one with other descriptors."""
+    if not is_asynchronous(contract):
+        return None
+    import asyncio
+
+    return asyncio.SelectorEventLoop
 
 
 def is_asynchronous(contract: Contract) -> bool:

@@ -33,7 +33,7 @@ from bunri.process.keeper import Keeper
 from bunri.process.messages import Down, Failed, IdMap, MakeBroker, MakeRole, MakeTemplate, ModuleRef, RoleReady
 from bunri.process.paths import MAIN_NAME
 from bunri.process.template import Template
-from bunri.process.worker import CHANNEL, keep_channel_free
+from bunri.process.worker import CHANNEL, keep_channel_free, loop_of
 from bunri.service import Service
 from bunri.wire import Contract, contract_of
 
@@ -181,6 +181,8 @@ class _Role(Keeper):
             self.fail(_import_failure(request.module, fault))
         _refuse_implementations()
         self.contracts = {name: contract_of(c) for name, c in zip(request.compartments, compartments, strict=True)}
+        for contract in self.contracts.values():
+            loop_of(contract)  # loaded here: a template has no files
         _refuse_leftovers(before)
         for codec in _CODECS:
             "".encode(codec) if codec not in ("hex", "base64") else __import__(f"encodings.{codec}_codec")

@@ -1,0 +1,28 @@
+"""A compartment whose module imports next to nothing."""
+
+from __future__ import annotations
+
+import sys
+
+import bunri
+
+
+class Lean(bunri.Compartment):
+    """Without a loop."""
+
+    def loaded(self) -> list[str]:
+        return sorted(sys.modules)
+
+    def refusals(self) -> list[str]:
+        """What it is told that tries to do as a monitor does."""
+        starts = (Lean.start, lambda: Lean.pool(1), lambda: bunri.prepare(Lean), self._spawn)
+        told: list[str] = []
+        for start in starts:
+            try:
+                start()
+            except bunri.UsageError as fault:
+                told.append(str(fault))
+        return told
+
+    def _spawn(self) -> None:
+        bunri.spawn(["true"], bunri.Policy())
