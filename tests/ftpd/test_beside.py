@@ -56,7 +56,8 @@ def servers(grounds: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     (folder / "empty").mkdir()
     options = {"anonymous_enable": "YES", "write_enable": "YES", "anon_upload_enable": "YES",
                "anon_mkdir_write_enable": "YES", "anon_other_write_enable": "YES", "anon_umask": "022",
-               "secure_chroot_dir": folder / "empty", "ascii_download_enable": "YES", "ls_recurse_enable": "YES"}  # fmt: skip
+               "secure_chroot_dir": folder / "empty", "ascii_download_enable": "YES", "ascii_upload_enable": "YES",
+               "ls_recurse_enable": "YES"}  # fmt: skip
     theirs, ours = grounds
     with _vsftpd(folder, anon_root=theirs, **options) as port:
         with serving(folder, str(written(folder / "ours", anon_root=ours, **options))) as server:
@@ -107,6 +108,8 @@ CLIENTS = {
     "lftp mirrors back": "mkdir r; cp hosts r/1; cp hosts r/2; lftp -c 'set net:max-retries 1; open {url}; mirror -R r in/r'",
     "lftp removes a tree": "lftp -c 'set net:max-retries 1; open {url}; rm -r in/r; cls -1 in'",
     "lftp, two at once": "lftp -c 'set net:max-retries 1; open {url}; pget -n 2 large -o p' && sha256sum p",
+    "lftp, as text": "lftp -c 'set net:max-retries 1; open {url}; cat -a hello' | od -c",
+    "lftp puts text": "printf 'a\\r\\nb\\n\\r' > t; lftp -c 'set net:max-retries 1; open {url}; cd in; put -a t'",
     "ncftp gets": "ncftpget -V -c {url}/hello",
     "ncftp puts": "ncftpput -V -P {port} 127.0.0.1 in hosts",
     "ncftp lists": "ncftpls {url}/deep/",

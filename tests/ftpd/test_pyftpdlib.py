@@ -40,6 +40,7 @@ OTHERWISE = {
         "test_rein_during_transfer": "likewise",
     },
     "TestFtpCmdsSemantic": dict.fromkeys(("test_auth_cmds", "test_no_arg_cmds", "test_no_auth_cmds"), "REIN"),
+    "TestFtpFsOperations": {"test_size": "SIZE is the file's, also after TYPE A, as in vsftpd"},
     "TestFtpStoreData": {
         "test_rest_on_stor": "a transfer needs PORT or PASV before it, as in vsftpd",
         "test_stou": "likewise",

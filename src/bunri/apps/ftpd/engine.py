@@ -147,7 +147,7 @@ class Engine(Lines):
         self.use_gmt_times = not rights.local_time
         self._shown: set[str] = set()
         self._port: int | None = None  # 0: the peer comes to us
-        self._ascii = False
+        self._ascii = True  # until TYPE I (RFC 959, section 3.1.1)
         self._flags = ""
         self._is_logged = False  # what the present command did
         self._source: str | None = None  # what it renames
@@ -221,7 +221,9 @@ class Engine(Lines):
         return matches(r.deny, path) or bool(wrong_up or wrong_down)
 
     def _honours_ascii(self, cmd: str) -> bool:
-        return self._rights.ascii_up if cmd in ("STOR", "STOU", "APPE") else self._rights.ascii_down
+        if cmd in ("STOR", "STOU", "APPE"):
+            return self._rights.ascii_up
+        return self._rights.ascii_down and cmd != "SIZE"  # that of the file, as in vsftpd
 
     def ftp_TYPE(self, line: str) -> None:
         super().ftp_TYPE(line)

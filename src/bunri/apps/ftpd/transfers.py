@@ -42,8 +42,11 @@ class Explained:
         if not self._closed and self.receive and isinstance(sys.exc_info()[1], OSError):
             self._resp = ("426 Failure reading network stream.", None)
             self.close()
-        else:
-            super().handle_close()  # type: ignore[misc]
+            return
+        if not self._closed and self._had_cr:  # the last byte of a text: no line feed came behind it
+            self._had_cr = False
+            self.file_obj.write(b"\r")
+        super().handle_close()  # type: ignore[misc]
 
     def handle_error(self: Any) -> None:
         fault = sys.exc_info()[1]
