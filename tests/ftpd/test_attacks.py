@@ -124,6 +124,24 @@ ON_A_SOCKET = {
 }
 
 
+# What a descriptor that one has could still do elsewhere. 8, 10, 15: F_SETOWN, F_SETSIG, F_SETOWN_EX; 0x8901: FIOSETOWN.
+THROUGH_THE_SOCKET = {
+    "have another process signalled": "import fcntl\nfcntl.fcntl(control.fileno(), 8, os.getppid() or 1)\nresult = True",
+    "have it signalled otherwise": "import fcntl\nfcntl.fcntl(control.fileno(), 10, 9)\nresult = True",
+    "have a group signalled": "import fcntl\nfcntl.fcntl(control.fileno(), 15, bytes(8))\nresult = True",
+    "have it signalled by ioctl": "import fcntl\nfcntl.ioctl(control.fileno(), 0x8901, bytes(4))\nresult = True",
+    "see the machine's interfaces": "import fcntl\nfcntl.ioctl(control.fileno(), 0x8912, bytes(64))\nresult = True",
+    "send to another address": "control.sendto(b'x', ('127.0.0.1', 9))\nresult = True",
+    "send urgent bytes": "control.send(b'x', socket.MSG_OOB)\nresult = True",
+    "make the connection anew": "control.setsockopt(socket.IPPROTO_TCP, 19, 1)\nresult = True",  # TCP_REPAIR
+    "give it to the kernel's TLS": "control.setsockopt(socket.IPPROTO_TCP, 31, b'tls')\nresult = True",  # TCP_ULP
+    "make other sockets": "socket.socketpair()\nresult = True",
+    "be dumpable": "import ctypes\nresult = ctypes.CDLL(None).prctl(4, 1, 0, 0, 0) == 0",
+    "outlive the monitor": "import ctypes\nresult = ctypes.CDLL(None).prctl(1, 0, 0, 0, 0) == 0",
+    "come before others": "os.nice(-1)\nresult = True",
+}
+
+
 def numbered(code: str) -> str:
     numbers = {"x86_64": {"mmap": 9, "ptrace": 101}, "aarch64": {"mmap": 222, "ptrace": 117}}[platform.machine()]
     return code.format(**numbers)
@@ -190,9 +208,18 @@ def test_the_same_is_possible_outside(name: str) -> None:
     assert outside(EVERYWHERE[name]) == "True"
 
 
+IN_NEED_OF_ROOT = ("make the connection anew", "give it to the kernel's TLS", "come before others")
+
+
+@pytest.mark.parametrize("name", [name for name in THROUGH_THE_SOCKET if name not in IN_NEED_OF_ROOT])
+def test_a_socket_leads_elsewhere_outside(name: str) -> None:
+    assert outside(THROUGH_THE_SOCKET[name]) == "True"
+
+
 def outside(code: str) -> str:
-    """What a plain process answers."""
-    program = f"import taken\nprint(taken.attack({numbered(code)!r}))"
+    """What a plain process answers that has a connection."""
+    made = "there = socket.create_server(('127.0.0.1', 0))\nhere = socket.create_connection(there.getsockname())"
+    program = f"import socket, taken\n{made}\nprint(taken.attack({numbered(code)!r}, control=here))"
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={"PYTHONPATH": path})
     return done.stdout.strip() or done.stderr
@@ -224,12 +251,26 @@ def test_a_second_login_ends_the_worker(drop: Path) -> None:
     asyncio.run(go())
 
 
+@pytest.mark.parametrize("name", THROUGH_THE_SOCKET)
+def test_what_is_there_leads_nowhere_else(name: str, drop: Path) -> None:
+    async def go() -> None:
+        async with prelogin() as (worker, _):
+            assert refused(await tried(worker, THROUGH_THE_SOCKET[name]))
+        async with session(drop) as other:
+            assert refused(await tried(other, THROUGH_THE_SOCKET[name]))
+
+    asyncio.run(go())
+
+
 SESSION_ONLY = {
     "read a file beside the root": "result = os.open('/../beside', os.O_RDONLY) >= 0",
     "read it through a link": "os.symlink('../beside', 'a')\nresult = os.open('a', os.O_RDONLY) >= 0",
     "read it through an absolute link": "os.symlink('{folder}/beside', 'b')\nresult = os.open('b', os.O_RDONLY) >= 0",
     "make a device": "os.mknod('/null', 0o20666, os.makedev(1, 3))\nresult = True",
     "climb out by chroot": "os.mkdir('/x')\nos.chroot('/x')\nos.chdir('../../..')\nresult = True",
+    "give a file to whoever runs it": "open('/s', 'w').close()\nos.chmod('/s', 0o6755)\nresult = os.stat('/s').st_mode & 0o6000 != 0",
+    "make a pipe for others": "os.mkfifo('/fifo')\nresult = True",
+    "watch what others do there": "import ctypes\nresult = ctypes.CDLL(None).inotify_init() >= 0",
     "run what was uploaded": "open('/x', 'w').write('#!/bin/sh')\nos.chmod('/x', 0o755)\nos.execv('/x', ['x'])",
     "map what was uploaded as code": "import mmap\nf = open('/m', 'w+b')\nf.write(b'x' * 4096)\nf.flush()\n"
     "mmap.mmap(f.fileno(), 4096, mmap.MAP_PRIVATE, 5)\nresult = True",
