@@ -6,14 +6,16 @@ import asyncio
 import io
 import os
 import pwd
+import re
 import signal
 from ftplib import FTP, error_perm, error_temp
 from pathlib import Path
 
 import pytest
-from ftp_served import ROOT, refused, serving, written
+from ftp_served import ROOT, pam_service, refused, serving, system_user, written
 
 import bunri
+from bunri.apps import ftpd
 from bunri.apps.ftpd.accounts import account
 from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.favours import OwnersHere, UploadsHere
@@ -83,6 +85,42 @@ def test_every_kind_of_upload_becomes_somebody_elses(drop: Path, tmp_path: Path,
     made = ("stor", "stou", "appe") if other == "YES" else ("stor", "stou")
     assert {name: found[name] for name in made} == dict.fromkeys(made, ("daemon", 0o600))
     assert found["old"][0] == "nobody"
+
+
+# Before all else: without the capabilities that are not in the unit, as systemd starts it.
+BOUND = """
+import ctypes, os, sys
+if "BOUND" not in os.environ:
+    for number in {numbers}:
+        ctypes.CDLL(None).prctl(24, number, 0, 0, 0)  # PR_CAPBSET_DROP
+    os.environ["BOUND"] = "yes"
+    os.execv(sys.executable, sys.orig_argv)
+"""
+
+
+@needs_root
+def test_the_capabilities_of_the_unit_are_enough(drop: Path, tmp_path: Path) -> None:
+    """For users and PAM, for a port below 1024, for what is given away, and for names of owners."""
+    unit = (Path(ftpd.__path__[0]) / "systemd" / "bunri-ftpd.service").read_text()
+    kept = {bunri.Capability[name] for name in re.findall(r"CAP_(\w+)", unit)}
+    lost = sorted(set(bunri.Capability) - kept)
+    assert len(kept) == 15 and bunri.Capability.SYS_MODULE in lost and bunri.Capability.MKNOD in lost
+    with pam_service() as service, system_user() as (name, password, home):
+        file = written(
+            tmp_path / "conf", anonymous_enable="YES", anon_root=drop, ftp_username="nobody", write_enable="YES",
+            anon_upload_enable="YES", chown_uploads="YES", chown_username="daemon", text_userdb_names="YES",
+            local_enable="YES", pam_service_name=service, connect_from_port_20="YES",
+        )  # fmt: skip
+        with serving(tmp_path, str(file), first=BOUND.format(numbers=[int(each) for each in lost])) as server:
+            held = int(re.findall(r"CapEff:\s+(\w+)", Path(f"/proc/{server.process.pid}/status").read_text())[0], 16)
+            assert held and not any(held >> int(each) & 1 for each in lost)
+            with server.login() as ftp:
+                ftp.storbinary("STOR in/new", io.BytesIO(b"x"))
+                assert (drop / "in" / "new").owner() == "daemon" and " daemon " in lines_of(ftp, "LIST in")[0]
+            with server.login(name, password) as ftp:
+                ftp.set_pasv(False)
+                ftp.storbinary("STOR mine", io.BytesIO(b"x"))
+                assert (home / "mine").owner() == name
 
 
 def test_names_of_owners_come_back_when_their_broker_has_ended(caplog: pytest.LogCaptureFixture) -> None:
