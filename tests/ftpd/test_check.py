@@ -73,6 +73,7 @@ def test_a_key_that_is_another_ones_or_has_a_password_is_a_problem(place: Path) 
         ({"userlist_enable": "YES", "userlist_file": "/nowhere"}, "userlist_file=/nowhere cannot be read"),
         ({"ssl_enable": "YES", "rsa_cert_file": "/etc/passwd"}, "rsa_cert_file=/etc/passwd: no certificate"),
         ({"ssl_enable": "YES", "rsa_cert_file": "/nowhere"}, "rsa_cert_file=/nowhere cannot be read"),
+        ({"xferlog_enable": "YES", "vsftpd_log_file": "/nowhere/x"}, "vsftpd_log_file=/nowhere/x cannot be written to"),
     ],
 )
 def test_a_start_refuses_what_the_check_finds(place: Path, home: Path, options: dict[str, str], why: str) -> None:
@@ -102,6 +103,10 @@ def test_tls_and_users_have_processes_of_their_own(place: Path, home: Path) -> N
         ({"userlist_enable": "YES", "userlist_file": "/nowhere"}, "conf:8: userlist_file=/nowhere cannot be read: No"),
         ({"chroot_list_enable": "YES", "chroot_list_file": "/nowhere"}, "conf:8: chroot_list_file=/nowhere cannot be"),
         ({"local_enable": "YES", "pam_service_name": "no-such"}, "pam_service_name=no-such"),
+        (
+            {"xferlog_enable": "YES", "vsftpd_log_file": "/nowhere/x"},
+            "conf:8: vsftpd_log_file=/nowhere/x cannot be written",
+        ),
         ({"ftp_username": "no-such-user"}, "there is no user 'no-such-user'"),
         ({"user_config_dir": "/nowhere"}, "user_config_dir=/nowhere is no folder"),
     ],

@@ -47,7 +47,7 @@ def explained(config: Config) -> Iterator[str]:
 def _listening(config: Config) -> Iterator[str]:
     address = config.listen_address6 or "::" if config.listen_ipv6 else config.listen_address or "0.0.0.0"
     most = f"{config.max_clients or 'any number of'} clients, {config.max_per_ip or 'any number'} from one address"
-    yield f"listens on {address} port {config.listen_port}: {most}"
+    yield f"listens on {address} {f'port {config.listen_port}' if config.listen_port else 'a free port'}: {most}"
     passive = f"{config.pasv_min_port or 'any'} to {config.pasv_max_port or 'any'}" if config.pasv_enable else "off"
     source = config.ftp_data_port if config.connect_from_port_20 else "any"
     active = f"from port {source}" if config.port_enable else "off"

@@ -22,6 +22,14 @@ RATE, AHEAD = 1 << 16, 1 << 20  # bytes a second, bytes
 MOVES = (Action.DOWNLOAD, Action.UPLOAD)
 
 
+def files(config: Config) -> frozenset[str]:
+    """The options that name the files which are written to."""
+    c = config
+    xferlog = c.xferlog_enable and (c.xferlog_std_format or c.dual_log_enable)
+    own = c.xferlog_enable and (not c.xferlog_std_format or c.dual_log_enable) and not c.syslog_enable
+    return frozenset((["xferlog_file"] if xferlog else []) + (["vsftpd_log_file"] if own else []))
+
+
 class Logs:
     """The open log files."""
 
@@ -32,13 +40,9 @@ class Logs:
 
     def open(self, config: Config) -> None:
         """Those of this configuration, in place of those before. UsageError leaves the old ones open."""
-        old = self._xferlog, self._own
-        xferlog = own = -1
-        if config.xferlog_enable and (config.xferlog_std_format or config.dual_log_enable):
-            xferlog = _opened(config.xferlog_file)
-        wanted = config.xferlog_enable and (not config.xferlog_std_format or config.dual_log_enable)
-        if wanted and not config.syslog_enable:
-            own = _opened(config.vsftpd_log_file)
+        old, names = (self._xferlog, self._own), files(config)
+        xferlog = _opened(config.xferlog_file) if "xferlog_file" in names else -1
+        own = _opened(config.vsftpd_log_file) if "vsftpd_log_file" in names else -1
         if config.syslog_enable:
             syslog.openlog("bunri-ftpd", syslog.LOG_PID, syslog.LOG_DAEMON)
         self._xferlog, self._own, self._syslog = xferlog, own, config.syslog_enable

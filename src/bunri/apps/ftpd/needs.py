@@ -16,6 +16,7 @@ from pathlib import Path
 import bunri
 from bunri.apps.ftpd.accounts import names_in, why_unread
 from bunri.apps.ftpd.config import Config
+from bunri.apps.ftpd.logs import files
 
 # An empty password, so that an encrypted key is refused and nobody is asked for it at a terminal.
 TRY = "import ssl, sys\nssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*sys.argv[1:], password=b'')"
@@ -40,6 +41,12 @@ def unmet(config: Config) -> Iterator[str]:
         yield from _fault(c, "userlist_file", partial(names_in, c.userlist_file))
     if c.chroot_list_enable:
         yield from _fault(c, "chroot_list_file", partial(names_in, c.chroot_list_file))
+    for name in sorted(files(c)):
+        path = getattr(c, name)
+        if not os.access(path if os.path.exists(path) else os.path.dirname(path) or ".", os.W_OK) or os.path.islink(
+            path
+        ):
+            yield f"{c.at(name)}: {name}={path} cannot be written to. It is a file, and no link, in a folder that is there"
     if c.ssl_enable:
         yield from _certificate(c)
 
