@@ -155,6 +155,7 @@ class Dissector:
         self.captured = 0  # packets so far, for -#
         self.streams: dict[bytes, tuple[int, int]] = {}  # TCP: see tcp.py
         self.names: dict[bytes, str] = {}  # DNS: see names.py
+        self.chains: object = None  # the same
         self.interfaces: Mapping[int, str] = {}  # index -> name, for captures of the "any" device
         known = resolve if not style.numeric else None
         self.ip4 = Ip4Names(known, Truncated, short=style.no_domains)

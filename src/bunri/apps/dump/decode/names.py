@@ -1,6 +1,13 @@
-"""Runs in: the decoder, confined; pure. Domain names as they stand in messages (RFC 1035 4.1.4), compressed or not."""
+"""Runs in: the decoder, confined; pure. Domain names as they stand in messages (RFC 1035 4.1.4), compressed or not.
+
+A message may be made of thousands of names that are each a chain of thousands of pointers, or of labels behind the part
+of a name that is printed. Where such a chain leads is remembered for the message, so that each of its bytes is walked
+over once, whatever it is made of.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from bunri.apps.dump.decode.core import Dissector, shown
 from bunri.apps.dump.decode.text import characters
@@ -9,6 +16,59 @@ _KIND, _POINTER, _EXTENDED, _RESERVED = 0xC0, 0xC0, 0x40, 0x80
 _BITS = 1  # the one extended label there ever was (RFC 2673)
 _MOST = 255
 _REMEMBERED = 4096  # names
+
+
+class Chains:
+    """Where pointers and labels of one message lead that print nothing."""
+
+    def __init__(self, buffer: bytes, start: int) -> None:
+        self._buffer = buffer
+        self._start = start
+        self._labels: dict[int, int] = {}
+        self._pointers: dict[int, int] = {}
+        self._both: dict[int, int] = {}
+
+    def are_of(self, buffer: bytes, start: int) -> bool:
+        """Whether it is this message."""
+        return self._buffer is buffer and self._start == start
+
+    def past_labels(self, at: int) -> int:
+        """Where the first thing stands from `at` on that is no ordinary label."""
+        return _followed(self._labels, at, self._label)
+
+    def past_pointers(self, target: int) -> int:
+        """The target of the last pointer, where a pointer has this one and what stands there is a pointer again."""
+        return _followed(self._pointers, target, lambda each: self._pointer(each, self._start + each))
+
+    def past_both(self, target: int) -> int:
+        """The same, where labels may stand before the pointers."""
+        return _followed(self._both, target, lambda each: self._pointer(each, self.past_labels(self._start + each)))
+
+    def _label(self, at: int) -> int:
+        b = self._buffer
+        return at + 1 + b[at] if at + 1 < len(b) and b[at] < _EXTENDED and b[at] else at
+
+    def _pointer(self, target: int, at: int) -> int:
+        """The target of the pointer at `at`, if one is there that leads backwards from `target`; else `target`."""
+        b = self._buffer
+        if at + 1 >= len(b) or b[at] & _KIND != _POINTER:
+            return target
+        return min((b[at] << 8 | b[at + 1]) & 0x3FFF, target)
+
+
+def _followed(known: dict[int, int], at: int, step: Callable[[int], int]) -> int:
+    """Where steps lead from `at` until one stays where it is."""
+    passed: list[int] = []
+    while (end := known.get(at, -1)) < 0:
+        passed.append(at)
+        following = step(at)
+        if following == at:
+            end = at
+            break
+        at = following
+    for each in passed:
+        known[each] = end
+    return end
 
 
 class Unreadable(Exception):
@@ -61,9 +121,17 @@ def _label(d: Dissector, at: int) -> int:
 
 def seen(d: Dissector, at: int) -> tuple[str, int]:
     """The text of the name at `at` and where it ends, if it is one that stood whole in a packet before; else 0."""
-    end = d.buffer.find(0, at) + 1
+    end = d.buffer.find(0, at, at + _MOST + 1) + 1
     text = d.names.get(d.buffer[at:end])
     return (text, end) if text is not None else ("", 0)
+
+
+def chains(d: Dissector, start: int) -> Chains:
+    """Those of the message at work, which begins at `start`."""
+    found = d.chains
+    if not (isinstance(found, Chains) and found.are_of(d.buffer, start)):
+        found = d.chains = Chains(d.buffer, start)
+    return found
 
 
 def name(d: Dissector, at: int, start: int) -> int:
@@ -95,23 +163,28 @@ def name(d: Dissector, at: int, start: int) -> int:
                 raise Unreadable
             bound = target
             at = start + target
-            step = _label(d, at)
-            size = b[at]
-            at += 1
-            continue
-        if size & _KIND == _EXTENDED:
-            _bits(d, at)
+            if long > _MOST:
+                bound = chains(d, start).past_both(target)
+                at = chains(d, start).past_labels(start + bound)
+            elif at < len(b) and b[at] >= _POINTER:
+                bound = chains(d, start).past_pointers(target)
+                at = start + bound
         else:
-            long = _characters(d, at, step, long)
-        at += step
-        if long <= _MOST:
-            w(".")
-        long += 1
+            if size & _KIND == _EXTENDED:
+                _bits(d, at)
+            else:
+                long = _characters(d, at, step, long)
+            at += step
+            if long <= _MOST:
+                w(".")
+            else:
+                at = chains(d, start).past_labels(at)
+            long += 1
         step = _label(d, at)
         size = b[at]
         at += 1
         if not compressed:
-            end += step + 1
+            end = at + step
     if long > _MOST:
         w("<DOMAIN NAME TOO LONG>")
     if end < 0:
