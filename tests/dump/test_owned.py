@@ -22,7 +22,7 @@ from veth import Wire, counted, wire
 
 import bunri
 from bunri import fs
-from bunri.apps.dump import command, compiler, monitor, reading, resolver
+from bunri.apps.dump import command, compiler, monitor, output, reading, resolver
 from bunri.apps.dump.bpf import Refused, check
 from bunri.apps.dump.capture import Packet, file_header, record
 from bunri.apps.dump.messages import Batch, Cursor, Job, Place, RingShape, Style
@@ -175,6 +175,19 @@ def test_the_owner_of_the_decoder_writes_records_or_nothing(tmp_path: Path) -> N
     assert (tmp_path / "out.pcap").read_bytes() == file_header(1, 65535, nanoseconds=False) + record(
         Packet(1, 2, 4, b"good")
     )
+
+
+@pytest.mark.parametrize("rotation", [(), ("-C", "1")], ids=" ".join)
+def test_the_owner_of_the_writer_makes_no_files_without_end(
+    rotation: tuple[str, ...], dump: Dump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "Writer", dump_owned.Lazy)
+    source, folder = tmp_path / "in.pcap", tmp_path / "out"
+    source.write_bytes(capture([udp4(40000, 50001, b"")] * 3))
+    folder.mkdir()
+    said = dump("-n", "-r", source, "-w", folder / "out", *rotation, code=1).stderr
+    assert "the writer says what cannot be" in said
+    assert [each.name for each in folder.iterdir()] == ["out"]
 
 
 def test_the_owner_of_the_compiler_gives_a_program_that_is_checked() -> None:
@@ -439,7 +452,7 @@ def test_the_owner_of_the_decoder_asks_for_each_address_once_and_not_for_many() 
     class Counting:
         def host(self, address: bytes) -> str:
             questions.append(address)
-            return ""
+            return "\x1b" * 10_000_000  # which is no name
 
     names = monitor.Asked(Counting)  # type: ignore[arg-type]
     for _ in range(3):

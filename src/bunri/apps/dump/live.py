@@ -210,6 +210,8 @@ class Living:
             before = self._place()
             try:
                 batch = self._answer(call)
+                if batch.packets < 0:
+                    raise bunri.ProtocolError("a decoder says that it had fewer packets than none")
                 is_last = self._is_gone() and before == self._place()
                 self._vain = 0
             except bunri.PeerError as fault:
@@ -245,7 +247,7 @@ class Living:
             except bunri.PeerError as fault:
                 raise Failed(f"pcap_loop: the opener ended: {cause_of(fault)}") from None
             if error != errno.ENETDOWN:
-                raise Failed(f"pcap_loop: {os.strerror(error)}")
+                raise Failed(f"pcap_loop: the opener ended with {errno.errorcode.get(error, 'no error that there is')}")
             try:
                 socket.if_indextoname(self._device.index)
                 self._watching = bunri.call(self._opener.watch)

@@ -115,7 +115,8 @@ class Asked(Names):
             self._worker = self._start()
         try:
             with bunri.deadline(_FOR_A_NAME):
-                return self._worker.host(address)
+                name = self._worker.host(address)
+            return name if resolver.NAME.fullmatch(name) else ""  # a resolver may be somebody's, too
         except bunri.DeadlineExceeded:
             self.close()
         except bunri.PeerError as fault:

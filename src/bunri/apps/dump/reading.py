@@ -249,7 +249,7 @@ class Reading:
                 self._end()
                 yield self._skip(rest, fault)
                 return
-            stuck = batch.cursor.packets == self._cursor.packets
+            stuck = batch.cursor.packets == self._cursor.packets or batch.cursor.carried == given
             self._take(batch, rest)
             rest = b""
             yield batch
@@ -266,7 +266,7 @@ class Reading:
                 batch = self._checked(self._answer(call, PATIENCE_FOR_ONE), len(given))
         except bunri.PeerError as again:
             raise Failed(f"behind packet {self._cursor.packets} it cannot be read on: {cause_of(again)}") from None
-        if batch.cursor.packets == self._cursor.packets:
+        if batch.cursor.packets == self._cursor.packets or batch.cursor.carried == len(given):
             raise Failed(f"behind packet {self._cursor.packets} it cannot be read on: {cause_of(fault)}")
         self._left_out.report(f"packet {batch.cursor.packets}", cause_of(fault), batch.records)
         told = replace(batch, text=b"", cursor=replace(batch.cursor, reference=self._cursor.reference))

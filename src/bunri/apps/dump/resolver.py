@@ -12,7 +12,7 @@ import socket
 import bunri
 from bunri import fs, net
 
-_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
+NAME = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
 FILES = ("/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/host.conf")
 
 
@@ -35,7 +35,7 @@ class Resolver(bunri.Compartment):
             name = socket.gethostbyaddr(socket.inet_ntop(family, address))[0]
         except OSError:
             return ""
-        return name if _NAME.fullmatch(name) else ""
+        return name if NAME.fullmatch(name) else ""
 
 
 def policy(there: list[str]) -> bunri.Policy:
