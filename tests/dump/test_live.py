@@ -227,7 +227,10 @@ def test_an_interface_that_is_only_down_for_a_while_ends_nothing() -> None:
         cable.ip("link", "set", "near", "down")
         time.sleep(1.5)
         cable.ip("link", "set", "near", "up")
-        cable.send([udp4(40000, 50001, bytes(50))])
+        until = time.monotonic() + 20
+        while capturing.process.poll() is None and time.monotonic() < until:  # the cable takes a while, too
+            cable.send([udp4(40000, 50001, bytes(50))])
+            time.sleep(0.2)
         assert capturing.end() == 0
     assert capturing.out == ours(capture([udp4(40000, 50001, bytes(size)) for size in (40, 50)]), "-n", "-t")
 

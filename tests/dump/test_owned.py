@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packets import Dump, capture, ours, udp4
 from test_capture import read
-from veth import Wire, counted, wire
+from veth import Wire, counted, packet_sockets, wire
 
 import bunri
 from bunri import fs
@@ -321,12 +321,6 @@ def test_the_owner_of_a_process_of_a_living_capture_gets_nothing_more(
     with opened(cable) as (opener, decoder):
         run = opener.run_code if which == "opener" else decoder.run_code
         assert outcome(run, code_of(action, port)) in REFUSED
-
-
-def packet_sockets(cable: Wire) -> set[str]:
-    """The inodes of all packet sockets in the namespace."""
-    said = subprocess.run(cable.command("cat", "/proc/net/packet"), capture_output=True, check=True, text=True)
-    return {line.split()[-1] for line in said.stdout.splitlines()[1:]}
 
 
 def held(pid: int) -> set[str]:

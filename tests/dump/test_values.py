@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import random
 import struct
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from corpus import SAMPLES
 from packets import SECOND, capture, ether, four, ip4, mutated, ours, six, tcp, udp, udp4
 from test_capture import FILES
+from veth import Capturing, Wire, wire
 
 from bunri.apps import dump
 from bunri.apps.dump.decode.fields import fields
@@ -129,3 +132,95 @@ def test_an_address_that_a_decoder_invented_is_not_passed_on() -> None:
     )
     told = _checked(lie)
     assert (told.ip, told.carried, told.text) == (None, None, "\\x1b[2J")
+
+
+def test_what_is_wrong_in_the_middle_is_told_behind_the_packets_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "bad.pcap"
+    path.write_bytes(capture([udp4(1, 2, b"x")] * 3) + struct.pack("<IIII", 0, 0, 1 << 30, 1 << 30))
+    found = dump.packets(path)
+    assert [next(found).number for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(dump.BadCapture, match="invalid packet capture length"):
+        next(found)
+
+
+def test_packets_come_out_of_a_pipe_as_it_has_them_and_a_closed_iterator_has_it_no_more(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writing = os.open(path, os.O_RDWR)
+    os.write(writing, capture([udp4(1, 2, b"first")]))
+    found = dump.packets(path)
+    assert next(found).text.endswith("UDP, length 5")
+    assert _open_here(path) == 2
+    found.close()  # type: ignore[attr-defined]
+    assert _open_here(path) == 1
+    os.close(writing)
+
+
+def _open_here(path: Path) -> int:
+    """Descriptors of this process for that file."""
+    links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return sum(os.path.exists(link) and os.path.samefile(link, path) for link in links)
+
+
+LISTENER = """
+import sys
+from bunri.apps.dump import listen
+sys.stderr.write("listening on\\n")
+sys.stderr.flush()
+found = listen(sys.argv[1], *sys.argv[2:])
+try:
+    for packet in found:
+        print(packet.number, packet.text, packet.carried.target, len(packet.data), flush=True)
+        if packet.text.endswith("43"):
+            break
+except Exception as fault:
+    print(type(fault).__name__, fault)
+found.close()
+print("sockets left:", len(open("/proc/net/packet").readlines()) - 1)
+"""
+
+
+@pytest.mark.slow
+def test_packets_that_arrive_are_values_too() -> None:
+    with wire() as cable, cable.capture("near", "udp port 50001", program=("-c", LISTENER)) as listening:
+        assert first_line(listening, cable) == "1 IP 10.0.0.1.40000 > 10.0.0.2.50001: UDP, length 41 50001 83\n"
+        cable.send([udp4(1, 2, bytes(40)), udp4(40000, 50001, bytes(43))])
+        assert listening.end() == 0
+    *_, last, left = listening.out.splitlines()
+    assert last.split(" ", 1)[1] == "IP 10.0.0.1.40000 > 10.0.0.2.50001: UDP, length 43 50001 85"
+    assert left == "sockets left: 0"
+
+
+def first_line(listening: Capturing, cable: Wire) -> str:
+    """What it says of the first packet that it hears."""
+    heard = threading.Event()
+
+    def send() -> None:
+        while not heard.wait(0.2):
+            cable.send([udp4(40000, 50001, bytes(41))])
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    assert listening.process.stdout is not None
+    line = listening.process.stdout.readline()
+    heard.set()
+    sender.join()
+    return line
+
+
+@pytest.mark.slow
+def test_an_interface_that_is_none_or_goes_away_is_an_error() -> None:
+    with wire() as cable:
+        with cable.capture("nowhere", program=("-c", LISTENER)) as listening:
+            assert listening.end() == 0
+        assert listening.out.startswith("OSError nowhere: No such device exists")
+        with cable.capture("near", "udp udp", program=("-c", LISTENER)) as listening:
+            assert listening.end() == 0
+        assert listening.out.startswith("BadExpression can't parse filter expression: syntax error")
+        with cable.capture("near", program=("-c", LISTENER)) as listening:
+            assert first_line(listening, cable)
+            cable.ip("link", "del", "near")
+            assert listening.end() == 0
+        assert listening.out.splitlines()[-2:] == ["OSError near: The interface disappeared", "sockets left: 0"]

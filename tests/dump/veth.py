@@ -79,6 +79,12 @@ class Wire:
             process.communicate()
 
 
+def packet_sockets(cable: Wire) -> set[str]:
+    """The inodes of all packet sockets in the namespace."""
+    said = subprocess.run(cable.command("cat", "/proc/net/packet"), capture_output=True, check=True, text=True)
+    return {line.split()[-1] for line in said.stdout.splitlines()[1:]}
+
+
 COUNTED = re.compile(
     r"(\d+) packets? captured[\n,] ?(\d+) packets? received by filter[\n,] ?(\d+) packets? dropped by kernel"
 )

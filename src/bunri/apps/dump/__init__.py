@@ -12,7 +12,7 @@ writer.py       appends records to a file that it is handed
 resolver.py     names for addresses, without -n
 bpf.py          the machine that filters run on: the monitor checks with it, the decoder runs it
 messages.py     what travels between them
-values.py       for programs: `for packet in bunri.apps.dump.packets(path)`
+values.py       for programs: `for packet in bunri.apps.dump.packets(path)`, or `.listen(interface)`
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ if TYPE_CHECKING:
     from bunri.apps.dump.messages import Decoded as Decoded
     from bunri.apps.dump.messages import Network as Network
     from bunri.apps.dump.messages import Segment as Segment
+    from bunri.apps.dump.values import listen as listen
     from bunri.apps.dump.values import packets as packets
 
-__all__ = ["BadCapture", "BadExpression", "Datagram", "Decoded", "Network", "Segment", "packets"]
+__all__ = ["BadCapture", "BadExpression", "Datagram", "Decoded", "Network", "Segment", "listen", "packets"]
 
 
 def __getattr__(name: str) -> Any:
     # Later, since this package is also imported by its workers, which must not know the monitor's modules.
-    if name == "packets":
-        from bunri.apps.dump.values import packets
+    if name in ("listen", "packets"):
+        from bunri.apps.dump import values
 
-        return packets
+        return getattr(values, name)
     if name in __all__:
         from bunri.apps.dump import messages
 

@@ -31,6 +31,7 @@ from bunri.apps.dump.ring import Ring
 
 MEMORY = 512 << 20
 POLICY = bunri.Policy(memory=MEMORY, cpu="60s")
+_MOST_VALUES = 1024  # packets in one answer
 _WAIT = 1.0  # seconds that a decoder waits for its bell until it says that it still lives
 _PRINTERS = (
     "bunri.apps.dump.work",
@@ -118,46 +119,55 @@ class Decoder(bunri.Compartment):
         return self._work.end(self._capture.cursor, self._capture.finish())
 
 
-class PacketDecoder(bunri.Compartment):
-    """Reads a capture file for a program that wants packets, not a page of text."""
+class _Values:
+    """Makes values of packets, for a program that wants them and no page of text."""
 
-    policy = POLICY
-    preload = (*_PRINTERS, "bunri.apps.dump.decode.fields")
-
-    def __init__(self, style: Style, program: list[Instruction]) -> None:
+    def __init__(self, style: Style, program: list[Instruction], interfaces: dict[int, str]) -> None:
         from bunri.apps.dump.decode.core import Dissector
         from bunri.apps.dump.decode.fields import fields
         from bunri.apps.dump.decode.table import Tables
 
         self._fields = fields
-
         self._accept = bpf.machine(program) if program else None
         self._dissector = Dissector(style, Tables())
-        self._capture = capture.Capture(Cursor(), 9)
-        self._bad: BadCapture | None = None
+        self._dissector.interfaces = interfaces
         self._number = 0
         self._link = -1
+
+    def of(self, packet: capture.Packet, link: int) -> Decoded | None:
+        """The next packet, of this link; None where it is not let through."""
+        self._number += 1
+        second, fraction, length, data = packet
+        if self._accept is not None and not self._accept(data, length):
+            return None
+        dissector = self._dissector
+        if self._link != link:
+            self._link = link
+            dissector.set_link(link)
+        dissector.packet(second, fraction, length, data, 0, len(data))
+        text = dissector.taken().encode("ascii", "replace").decode().removesuffix("\n")
+        ip, carried = self._fields(link, data)
+        return Decoded(self._number, second, fraction, length, data, text, ip, carried)
+
+
+class PacketDecoder(bunri.Compartment):
+    """Reads a capture file, as values."""
+
+    policy = POLICY
+    preload = (*_PRINTERS, "bunri.apps.dump.decode.fields")
+
+    def __init__(self, style: Style, program: list[Instruction]) -> None:
+        self._values = _Values(style, program, {})
+        self._capture = capture.Capture(Cursor(), 9)
+        self._bad: BadCapture | None = None
 
     @bunri.raises(BadCapture)
     def feed(self, chunk: bytes) -> list[Decoded]:
         """The packets that are whole now, and let through."""
         if self._bad is not None:
             raise self._bad
-        found: list[Decoded] = []
-        dissector = self._dissector
-        for packet in self._readable(chunk):
-            self._number += 1
-            second, fraction, length, data = packet
-            if self._accept is not None and not self._accept(data, length):
-                continue
-            if self._link != self._capture.cursor.first:
-                self._link = self._capture.cursor.first
-                dissector.set_link(self._link)
-            dissector.packet(second, fraction, length, data, 0, len(data))
-            text = dissector.taken().encode("ascii", "replace").decode().removesuffix("\n")
-            ip, carried = self._fields(self._link, data)
-            found.append(Decoded(self._number, second, fraction, length, data, text, ip, carried))
-        return found
+        made = (self._values.of(packet, self._capture.cursor.first) for packet in self._readable(chunk))
+        return [packet for packet in made if packet is not None]
 
     def _readable(self, chunk: bytes) -> Iterator[capture.Packet]:
         """Packets up to the place where the capture is wrong: that is told when they were taken."""
@@ -173,6 +183,42 @@ class PacketDecoder(bunri.Compartment):
             raise self._bad
         if said := self._capture.finish():
             raise BadCapture(said)
+
+
+class LivePacketDecoder(bunri.Compartment):
+    """Reads the ring that the kernel fills, as values."""
+
+    policy = POLICY.with_(cpu=None, memory=bunri.AT_START)
+    preload = PacketDecoder.preload
+
+    def __init__(
+        self,
+        style: Style,
+        program: list[Instruction],
+        interfaces: dict[int, str],
+        shape: RingShape,
+        memory: bunri.Mapped,
+        progress: bunri.Mapped,
+        bell: bunri.File,
+    ) -> None:
+        self._values = _Values(style, program, interfaces)
+        self._link = shape.link
+        self._ring = Ring(shape, memory.buffer, progress.buffer, bell, Place(0, 0))
+        self._block: Iterator[capture.Packet] | None = None
+
+    def batch(self) -> list[Decoded]:
+        """What has arrived, as far as one answer may carry it. Nothing, where nothing comes for a while."""
+        if self._block is None:
+            self._block = self._ring.block(_WAIT)
+        found: list[Decoded] = []
+        for packet in self._block:
+            value = self._values.of(packet, self._link)
+            if value is not None:
+                found.append(value)
+                if len(found) == _MOST_VALUES:
+                    return found
+        self._block = None
+        return found
 
 
 class LiveDecoder(bunri.Compartment):

@@ -50,7 +50,8 @@ T = TypeVar("T")
 _BLOCK = 1 << 19
 _SUPPRESSED = "verbose output suppressed, use -v[v]... for full protocol decode\n"
 _WAIT = 60  # milliseconds until a block that is not full comes all the same
-_NOWHERE = PLACE.pack(1 << 32, 0, 0)  # where a decoder is that has not come to its place
+NOWHERE = PLACE.pack(1 << 32, 0, 0)  # where a decoder is that has not come to its place
+GONE = "The interface disappeared"
 _MOST_VAIN = 3  # decoders in turn that end where no packet is
 _ETHERNET, _RAW, _COOKED, _COOKED2 = 1, 12, 113, 276
 # Hardware types whose frames are Ethernet's, or have no link header at all (if_arp.h).
@@ -123,18 +124,18 @@ def _socket(device: Device) -> socket.socket:
         ) from None
 
 
-def _for_kernel(
-    program: list[Instruction], device: Device, options: Options
+def for_kernel(
+    program: list[Instruction], device: Device, expression: str, snap: int
 ) -> tuple[list[Instruction], list[Instruction]]:
     """What the kernel filters with, and what the decoder does.
 
     The kernel takes VLAN tags out of frames before filters see them, so that an expression about tags can only be
     decided where they are put back: by the decoder.
     """
-    everything: list[Instruction] = [(0x06, 0, 0, options.snap)]
-    if not options.expression:
+    everything: list[Instruction] = [(0x06, 0, 0, snap)]
+    if not expression:
         return everything, []
-    if re.search(r"\bvlan\b", options.expression):
+    if re.search(r"\bvlan\b", expression):
         if bpf.asks_direction(program):
             raise Failed("inbound and outbound do not go together with vlan: write -Q in or -Q out")
         return everything, program
@@ -144,75 +145,112 @@ def _for_kernel(
     return program, []
 
 
-class Living:
-    """The processes of a capture."""
+class Ear:
+    """What a decoder of a living capture needs: the ring's memory, the bell, and where to write down how far it is."""
 
     def __init__(
         self,
         device: Device,
-        program: list[Instruction],
-        options: Options,
-        style: Style,
+        kernel: list[Instruction],
+        shape: RingShape,
+        stack: ExitStack,
+        *,
+        immediate: bool = False,
+        promiscuous: bool = True,
+    ) -> None:
+        self.device = device
+        self.shape = shape
+        self.length = shape.block_size * shape.blocks
+        self._socket = stack.enter_context(_socket(device))
+        self._progress = stack.enter_context(bunri.File(os.memfd_create("progress", os.MFD_CLOEXEC)))
+        os.ftruncate(self._progress.fileno(), 4096)
+        self._seen = bunri.Mapped(self._progress.fileno(), 4096, bunri.Access.READ).buffer
+        self.bell = stack.enter_context(bunri.File(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)))
+        self._opener = stack.enter_context(Opener.start(self._socket, self.bell))
+        wait = 1 if immediate else _WAIT
+        try:
+            self._opener.open(device.index, kernel, shape.block_size, shape.blocks, wait, int(promiscuous))
+        except bunri.PeerError as fault:
+            raise Failed(f"{device.name}: the capture could not be opened: {cause_of(fault)}") from None
+        self._gone = False
+        self._watching = bunri.call(self._opener.watch)
+        stack.callback(lambda: self._watching.cancel())
+
+    def maps(self) -> tuple[bunri.Mapped, bunri.Mapped]:
+        """The ring and the place, for one decoder, which has come nowhere yet."""
+        os.pwrite(self._progress.fileno(), NOWHERE, 0)
+        return (
+            bunri.Mapped(self._socket.fileno(), self.length, bunri.Access.WRITE),
+            bunri.Mapped(self._progress.fileno(), 4096, bunri.Access.WRITE),
+        )
+
+    def place(self) -> bytes:
+        """Where the decoder is, as it says."""
+        return bytes(self._seen[: PLACE.size])
+
+    def is_gone(self) -> bool:
+        """Whether there is no such interface any more. One that is only down may come up again."""
+        if not self._gone and self._watching.done():
+            try:
+                error = self._watching.result()
+            except bunri.PeerError as fault:
+                raise Failed(f"pcap_loop: the opener ended: {cause_of(fault)}") from None
+            if error != errno.ENETDOWN:
+                raise Failed(f"pcap_loop: the opener ended with {errno.errorcode.get(error, 'no error that there is')}")
+            try:
+                socket.if_indextoname(self.device.index)
+                self._watching = bunri.call(self._opener.watch)
+            except OSError:
+                self._gone = True
+        return self._gone
+
+    def counted(self) -> Counted:
+        """What the kernel counted."""
+        return bunri.call(self._opener.counted).result(timeout=5)
+
+
+class Living:
+    """The decoders of a capture."""
+
+    def __init__(
+        self,
+        ear: Ear,
+        job: Job,
         left_out: LeftOut,
         signals: Signals,
         stack: ExitStack,
     ) -> None:
-        self._device = device
+        self._ear = ear
+        self._job = job
         self._left_out = left_out
         self._signals = signals
-        kernel, rest = _for_kernel(program, device, options)
-        self._socket = stack.enter_context(_socket(device))
-        blocks = max(options.buffer // _BLOCK, 2)
-        self.shape = RingShape(
-            _BLOCK, blocks, device.link, device.cooked, options.snap, style.nanoseconds, _loopback(), options.direction
-        )
-        self._progress = stack.enter_context(bunri.File(os.memfd_create("progress", os.MFD_CLOEXEC)))
-        os.ftruncate(self._progress.fileno(), 4096)
-        self._seen = bunri.Mapped(self._progress.fileno(), 4096, bunri.Access.READ).buffer
-        self._bell = stack.enter_context(bunri.File(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)))
-        interfaces = dict(socket.if_nameindex()) if device.cooked == 2 else {}
-        prints = options.prints if options.write else not options.count
-        self._job = Job(style, rest, prints, bool(options.write), interfaces)
-        self._names = names_for(stack, style.numeric)
-        self._opener = stack.enter_context(Opener.start(self._socket, self._bell))
-        wait = 1 if options.immediate else _WAIT
-        try:
-            self._opener.open(device.index, kernel, _BLOCK, blocks, wait, int(options.promiscuous))
-        except bunri.PeerError as fault:
-            raise Failed(f"{device.name}: the capture could not be opened: {fault}") from None
+        self._names = names_for(stack, job.style.numeric)
         self._cursor = Cursor()
         self._vain = 0
-        self._gone = False
         self._decoder = self._start(self._job, Place(0, 0))
-        self._watching = bunri.call(self._opener.watch)
         stack.callback(self._close)
 
     def _start(self, job: Job, place: Place) -> LiveDecoder:
         """A decoder that goes on from a place. It writes the place down when it is there."""
-        os.pwrite(self._progress.fileno(), _NOWHERE, 0)
-        length = self.shape.block_size * self.shape.blocks
-        memory = bunri.Mapped(self._socket.fileno(), length, bunri.Access.WRITE)
-        progress = bunri.Mapped(self._progress.fileno(), 4096, bunri.Access.WRITE)
-        policy = LiveDecoder.policy.with_(memory=MEMORY + length)
-        return LiveDecoder.start_under(
-            policy, job, self.shape, memory, progress, self._bell, place, self._cursor, self._names
-        )
+        ear = self._ear
+        policy = LiveDecoder.policy.with_(memory=MEMORY + ear.length)
+        return LiveDecoder.start_under(policy, job, ear.shape, *ear.maps(), ear.bell, place, self._cursor, self._names)
 
     def _close(self) -> None:
         self._decoder.close()
-        self._watching.cancel()
 
     def batches(self, most: int) -> Iterator[Batch]:
         """What decoders make of the packets; now and then nothing. Failed when the interface has gone away, behind its
         last packet."""
+        ear = self._ear
         call = begin(self._decoder.batch, most)
         while True:
-            before = self._place()
+            before = ear.place()
             try:
                 batch = self._answer(call)
                 if batch.packets < 0:
                     raise bunri.ProtocolError("a decoder says that it had fewer packets than none")
-                is_last = self._is_gone() and before == self._place()
+                is_last = ear.is_gone() and before == ear.place()
                 self._vain = 0
             except bunri.PeerError as fault:
                 batch = self._replace(fault, most)
@@ -226,7 +264,7 @@ class Living:
             if most == 0:
                 return
             if is_last:
-                raise Failed("pcap_loop: The interface disappeared")
+                raise Failed(f"pcap_loop: {GONE}")
 
     def _answer(self, call: bunri.Call[T]) -> T:
         with self._signals.waiting():
@@ -234,35 +272,17 @@ class Living:
 
     def _news(self) -> tuple[bytes, int]:
         """Where the decoder is, and how often it asked."""
-        return self._place(), self._names.asked if self._names is not None else 0
-
-    def _place(self) -> bytes:
-        return bytes(self._seen[: PLACE.size])
-
-    def _is_gone(self) -> bool:
-        """Whether there is no such interface any more. One that is only down may come up again."""
-        if not self._gone and self._watching.done():
-            try:
-                error = self._watching.result()
-            except bunri.PeerError as fault:
-                raise Failed(f"pcap_loop: the opener ended: {cause_of(fault)}") from None
-            if error != errno.ENETDOWN:
-                raise Failed(f"pcap_loop: the opener ended with {errno.errorcode.get(error, 'no error that there is')}")
-            try:
-                socket.if_indextoname(self._device.index)
-                self._watching = bunri.call(self._opener.watch)
-            except OSError:
-                self._gone = True
-        return self._gone
+        return self._ear.place(), self._names.asked if self._names is not None else 0
 
     def _replace(self, fault: bunri.PeerError, most: int) -> Batch:
         """Another decoder, behind the packet on which the one before ended; what that one had not told of its block."""
         self._decoder.close()
         cause = cause_of(fault)
-        if self._place() == _NOWHERE:
-            raise Failed(f"{self._device.name}: no decoder can be started: {cause}")
-        block, packet, first = PLACE.unpack_from(self._seen)
-        if block >= self.shape.blocks or packet >= 1 << 20 or first > packet:
+        ear = self._ear
+        if ear.place() == NOWHERE:
+            raise Failed(f"{ear.device.name}: no decoder can be started: {cause}")
+        block, packet, first = PLACE.unpack(ear.place())
+        if block >= ear.shape.blocks or packet >= 1 << 20 or first > packet:
             block = packet = first = 0  # what ended wrote it: a lie costs packets of this capture, nothing else
         untold = self._untold(block, first, packet, most)
         self._cursor = untold.cursor
@@ -274,7 +294,7 @@ class Living:
         if lost is None:
             self._vain += 1
             if self._vain == _MOST_VAIN:
-                raise Failed(f"{self._device.name}: decoders end where no packet is: {cause}")
+                raise Failed(f"{ear.device.name}: decoders end where no packet is: {cause}")
             complain(f"a decoder was replaced: {cause}")
         else:
             self._left_out.report("a packet", cause, lost.records)
@@ -295,22 +315,26 @@ class Living:
                 complain(f"packets of a block were left out: {cause_of(another)}")
         return Batch(b"", b"", 0, self._cursor)
 
-    def counted(self) -> Counted:
-        """What the kernel counted."""
-        return bunri.call(self._opener.counted).result(timeout=5)
 
-
-def _loopback() -> int:
+def shape_for(device: Device, snap: int, buffer: int, direction: str, *, nanoseconds: bool) -> RingShape:
+    """The ring of a device, `buffer` bytes of it at least."""
     try:
-        return socket.if_nametoindex("lo")
+        loopback = socket.if_nametoindex("lo")
     except OSError:
-        return 0
+        loopback = 0
+    blocks = max(buffer // _BLOCK, 2)
+    return RingShape(_BLOCK, blocks, device.link, device.cooked, snap, nanoseconds, loopback, direction)
 
 
 def _capture(device: Device, program: list[Instruction], options: Options, style: Style, stack: ExitStack) -> int:
     signals = stack.enter_context(Signals(asks=True))
     left_out = LeftOut(options.quarantine, stack, signals)
-    living = Living(device, program, options, style, left_out, signals, stack)
+    kernel, rest = for_kernel(program, device, options.expression, options.snap)
+    shape = shape_for(device, options.snap, options.buffer, options.direction, nanoseconds=style.nanoseconds)
+    ear = Ear(device, kernel, shape, stack, immediate=options.immediate, promiscuous=options.promiscuous)
+    called = dict(socket.if_nameindex()) if device.cooked == 2 else {}
+    prints = options.prints if options.write else not options.count
+    living = Living(ear, Job(style, rest, prints, bool(options.write), called), left_out, signals, stack)
     output = Output(options, stack, signals)
     output.open(device.link, options.snap)
     left_out.open(device.link, options.snap, nanoseconds=style.nanoseconds)
@@ -319,7 +343,7 @@ def _capture(device: Device, program: list[Instruction], options: Options, style
     name = bunri.printable(device.name)  # whoever may rename interfaces may be somebody else
     sys.stderr.write(f"listening on {name}, {described(device.link)}, snapshot length {options.snap} bytes\n")
     sys.stderr.flush()
-    taken = _Taken(living)
+    taken = _Taken(ear)
     if options.style.verbose and options.write and not options.prints:
         stack.enter_context(_EachSecond(taken))
     status = 0
@@ -354,15 +378,15 @@ def _s(count: int) -> str:
 class _Taken:
     """The statistics."""
 
-    def __init__(self, living: Living) -> None:
-        self._living = living
+    def __init__(self, ear: Ear) -> None:
+        self._ear = ear
         self.packets = 0
 
     def tell(self, *, long: bool) -> None:
         """As tcpdump tells them: three lines at the end, one line for SIGUSR1."""
         said = [f"{self.packets} packet{_s(self.packets)} captured"]
         try:
-            counted = self._living.counted()
+            counted = self._ear.counted()
         except (TimeoutError, bunri.PeerError) as fault:
             complain(f"the kernel's counts cannot be had: {bunri.printable(str(fault) or 'no answer', limit=200)}")
         else:

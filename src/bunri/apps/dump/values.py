@@ -1,15 +1,19 @@
-"""Runs in: a program that wants packets as values. It opens the capture; a confined decoder reads it."""
+"""Runs in: a program that wants packets as values. It opens the capture, or the packet socket; a confined decoder reads."""
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 import bunri
-from bunri.apps.dump.decoder import PacketDecoder
+from bunri.apps.dump.capture import MOST_CAPTURED
+from bunri.apps.dump.decoder import MEMORY, LivePacketDecoder, PacketDecoder
+from bunri.apps.dump.live import GONE, Ear, find, for_kernel, shape_for
 from bunri.apps.dump.messages import BadCapture, BadExpression, Decoded, Instruction, Style
-from bunri.apps.dump.monitor import Failed, compile_expression
+from bunri.apps.dump.monitor import PATIENCE_FOR_ONE, Failed, answer, begin, compile_expression
 from bunri.apps.dump.reading import Stream, kind_of
 
 _PIECE = 1 << 14  # bytes: what the values of its packets have of members is as much as one answer may have
@@ -58,6 +62,54 @@ def _packets(stream: Stream, expression: str, verbose: int) -> Iterator[Decoded]
                 for packet in found:
                     yield _checked(packet)
         worker.finish()
+
+
+def listen(
+    interface: str, expression: str = "", *, verbose: int = 0, snap: int = MOST_CAPTURED, buffer: int = 2 << 20
+) -> Iterator[Decoded]:
+    """The packets that arrive at an interface ("any": at every one), as `packets` gives those of a file.
+
+    `snap` bytes of each are captured; the kernel has `buffer` bytes for those that are not taken yet, and drops what
+    comes then. It takes CAP_NET_RAW. It goes on until the iterator is closed, or nobody has it any more: by then no
+    process of it is left.
+    OSError, with tcpdump's words, where the interface cannot be listened to or has gone away; BadExpression; PeerError
+    where the decoder ends or hangs on a packet.
+
+        for packet in listen("eth0", "udp port 53"):
+            print(packet.text)
+    """
+    with ExitStack() as stack:
+        try:
+            yield from _heard(stack, interface, expression, verbose, snap, buffer)
+        except Failed as failed:
+            raise OSError(str(failed)) from None
+
+
+def _heard(
+    stack: ExitStack, interface: str, expression: str, verbose: int, snap: int, buffer: int
+) -> Iterator[Decoded]:
+    device = find(interface, "")
+    program: list[Instruction] = []
+    if expression:
+        try:
+            program = compile_expression(expression, device.link, snap, optimize=True)
+        except Failed as failed:
+            raise BadExpression(str(failed)) from None
+    kernel, rest = for_kernel(program, device, expression, snap)
+    ear = Ear(device, kernel, shape_for(device, snap, buffer, "", nanoseconds=True), stack)
+    style = Style(verbose=verbose, numeric=1, time=1, nanoseconds=True)
+    interfaces = dict(socket.if_nameindex()) if device.cooked == 2 else {}
+    policy = LivePacketDecoder.policy.with_(memory=MEMORY + ear.length)
+    worker = stack.enter_context(
+        LivePacketDecoder.start_under(policy, style, rest, interfaces, ear.shape, *ear.maps(), ear.bell)
+    )
+    while True:
+        before = ear.place()
+        found = answer(begin(worker.batch), PATIENCE_FOR_ONE, ear.place)
+        for packet in found:
+            yield _checked(packet)
+        if ear.is_gone() and before == ear.place():
+            raise Failed(f"{interface}: {GONE}")
 
 
 def _checked(packet: Decoded) -> Decoded:
