@@ -74,7 +74,10 @@ class Keeper:
         os._exit(0)
 
     def _serve_one(self) -> bool:
-        data, descriptors, flags = sockets.receive(self.control, messages.LARGEST, _MOST_DESCRIPTORS)
+        try:
+            data, descriptors, flags = sockets.receive(self.control, messages.LARGEST, _MOST_DESCRIPTORS)
+        except ConnectionResetError:
+            return False  # the monitor is gone, with words of ours unread
         if not data or flags & sockets.CUT:
             return False
         self.handle(messages.decode_down(data), list(descriptors))
