@@ -39,6 +39,7 @@ OTHERWISE = {
         "test_rein": "REIN is not there, as in vsftpd",
         "test_rein_during_transfer": "likewise",
     },
+    "TestFtpDummyCmds": {"test_help": "asks about a command at random, which may be REIN"},
     "TestFtpCmdsSemantic": dict.fromkeys(("test_auth_cmds", "test_no_arg_cmds", "test_no_auth_cmds"), "REIN"),
     "TestFtpFsOperations": {"test_size": "SIZE is the file's, also after TYPE A, as in vsftpd"},
     "TestFtpStoreData": {
