@@ -387,6 +387,18 @@ def test_a_living_capture_goes_on_behind_a_packet_that_ends_its_decoder(
     assert [packet.data for packet in read(kept.read_bytes())] == [killer]
 
 
+def test_very_many_packets_on_which_living_decoders_die_cost_no_other(cable: Wire) -> None:
+    """Their starts are held back, for longer than a decoder may hang: that is not its hanging."""
+    with cable.capture("-i", "near", "-n", "-t", "-c", "1", program=FRAGILE) as capturing:
+        cable.send([udp4(40000, 50001, b"DIES" + bytes([index])) for index in range(26)])
+        cable.send([udp4(40000, 50001, b"lives")])
+        assert capturing.end(seconds=55) == 1
+    assert capturing.out == "IP 10.0.0.1.40000 > 10.0.0.2.50001: UDP, length 5\n"
+    assert "starts are held back" in capturing.err
+    assert "hangs" not in capturing.err
+    assert capturing.err.endswith("\nbunri dump: 26 packets left out\n")
+
+
 def test_a_packet_on_which_its_printer_ended_is_written_all_the_same(cable: Wire, tmp_path: Path) -> None:
     out = tmp_path / "out.pcap"
     killer = udp4(40000, 50001, b"DIES" + bytes(40))

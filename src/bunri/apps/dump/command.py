@@ -185,6 +185,7 @@ def _decoder_for(job: Job, names: Names | None, stack: ExitStack) -> Decoder:
 def _print(reading: Reading, output: Output, left_out: LeftOut, options: Options, signals: Signals) -> int:
     matched = 0
     fault = ""
+    failed: Failed | None = None
     try:
         for batch in reading.batches():
             output.take(batch)
@@ -194,10 +195,16 @@ def _print(reading: Reading, output: Output, left_out: LeftOut, options: Options
                 break
     except Interrupted:
         pass
+    except Failed as told:
+        failed = told
+    except bunri.HostError as told:  # as where this host lets no decoder be started any more
+        failed = Failed(str(told))
     if options.count:
         show(f"{matched} packet{'' if matched == 1 else 's'}\n".encode())
     output.finish()
     left_out.finish()
+    if failed is not None:
+        raise failed
     if fault:
         raise Failed(f"pcap_loop: {bunri.printable(fault, limit=300)}")
     return 1 if left_out.count else 0

@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TypeVar
@@ -270,9 +270,13 @@ class Living:
         with self._signals.waiting():
             return answer(call, PATIENCE_FOR_ONE, self._news)
 
-    def _news(self) -> tuple[bytes, int]:
-        """Where the decoder is, and how often it asked."""
-        return self._ear.place(), self._names.asked if self._names is not None else 0
+    def _news(self) -> object:
+        """Where the decoder is, and how often it asked. As long as it is not there its start is waited for: where many
+        have died, starts are held back."""
+        place = self._ear.place()
+        if place == NOWHERE:
+            return object()
+        return place, self._names.asked if self._names is not None else 0
 
     def _replace(self, fault: bunri.PeerError, most: int) -> Batch:
         """Another decoder, behind the packet on which the one before ended; what that one had not told of its block."""
@@ -287,7 +291,8 @@ class Living:
         untold = self._untold(block, first, packet, most)
         self._cursor = untold.cursor
         try:
-            with self._start(replace(self._job, prints=False, records=True), Place(block, packet)) as finder:
+            quiet = replace(self._job, prints=False, records=True)
+            with closing(self._start(quiet, Place(block, packet))) as finder:
                 lost = self._answer(begin(finder.lost))
         except bunri.PeerError:
             lost = Batch(b"", b"", 0, self._cursor)
@@ -309,7 +314,7 @@ class Living:
         """What the packets of a block make that stand before the one on which a decoder ended."""
         if first < packet:
             try:
-                with self._start(self._job, Place(block, first)) as again:
+                with closing(self._start(self._job, Place(block, first))) as again:
                     return self._answer(begin(again.until, packet, most))
             except bunri.PeerError as another:
                 complain(f"packets of a block were left out: {cause_of(another)}")

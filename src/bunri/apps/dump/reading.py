@@ -12,6 +12,7 @@ import select
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import TypeVar
 
@@ -225,10 +226,21 @@ class Reading:
 
     def _worker(self) -> Decoder:
         if self._decoder is None:
-            self._decoder = Decoder.start(self._job, replace(self._cursor, carried=0), self._names)
+            self._decoder = self._start(self._job, self._names)
             if self._kept.size:
                 self._answer(begin(self._decoder.carry, self._kept.bytes()), PATIENCE)
         return self._decoder
+
+    def _start(self, job: Job, names: Asked | None) -> Decoder:
+        """Another decoder, when it is there: starts are held back where many have died, and that is not its hanging."""
+        decoder = Decoder.start(job, replace(self._cursor, carried=0), names)
+        try:
+            with self._signals.waiting():
+                _ = decoder.process
+        except BaseException:
+            decoder.close()
+            raise
+        return decoder
 
     def _end(self) -> None:
         decoders = self._pair or ([self._decoder] if self._decoder is not None else [])
@@ -237,7 +249,7 @@ class Reading:
             decoder.close()
 
     def _one_by_one(self) -> Iterator[Batch]:
-        """Packet by packet until a decoder ends again; then behind that packet."""
+        """Packet by packet to the end of what is there, but for those on which decoders end."""
         rest = b"".join(self._pieces)
         self._pieces.clear()
         while not self._over:
@@ -248,20 +260,21 @@ class Reading:
             except bunri.PeerError as fault:
                 self._end()
                 yield self._skip(rest, fault)
-                return
+                rest = b""
+                continue
             stuck = batch.cursor.packets == self._cursor.packets or batch.cursor.carried == given
             self._take(batch, rest)
             rest = b""
             yield batch
             if stuck:
-                return  # it was not the packet: the first one ended of something else
+                return
 
     def _skip(self, rest: bytes, fault: bunri.PeerError) -> Batch:
         """Leave one packet out: a decoder that prints nothing finds where it ends. For -w it is a packet like any."""
         given = self._kept.bytes() + rest
         quiet = replace(self._job, prints=False, records=True)
         try:
-            with Decoder.start(quiet, replace(self._cursor, carried=0), None) as walker:
+            with closing(self._start(quiet, None)) as walker:
                 call = begin(walker.feed, given, -1, 1)
                 batch = self._checked(self._answer(call, PATIENCE_FOR_ONE), len(given))
         except bunri.PeerError as again:
@@ -273,9 +286,6 @@ class Reading:
         if not self._job.records:
             told = replace(told, records=b"", packets=0)
         self._take(told, rest)
-        if self._kept.size:  # there may be whole packets in it: it is fed as if it had just come
-            self._pieces.append(self._kept.bytes())
-            self._kept = _Tail()
         return told
 
 
