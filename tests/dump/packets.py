@@ -201,7 +201,7 @@ def fitted(frame: bytes) -> bytes:
     kind, o = int.from_bytes(made[at : at + 2]), at + 2
     protocol = -1
     if kind <= 1500:
-        made[at : at + 2] = struct.pack(">H", min(len(made) - o, 1500))
+        made[at : at + 2] = struct.pack(">H", min(max(len(made) - o, 0), 1500))
     elif kind == 0x0800 and len(made) >= o + 20:
         size = (made[o] & 15) << 2
         made[o + 2 : o + 4] = struct.pack(">H", len(made) - o)

@@ -201,6 +201,16 @@ def test_of_what_igmp_carries_the_name_is_printed(message: bytes, said: str) -> 
     assert tcpdump(data, "-n", "-t").startswith(f"IP 10.0.0.1 > 10.0.0.2: {said}")
 
 
+def test_without_n_addresses_of_ethernet_have_names() -> None:
+    """Of a frame in which there is no address of IP, so that nobody is asked for a name."""
+    data = capture(
+        [b"\xff" * 6 + source + b"\x88\xcc" + bytes(2) for source in (MAC[6:], b"\0\0\x0c\1\2\3", b"\xff" * 6)]
+    )
+    assert ours(data, "-e") == tcpdump(data, "-e")
+    assert ours(data, "-e").count("> Broadcast,") == 3
+    assert "Broadcast" not in ours(data, "-n", "-e")
+
+
 def test_names_of_ports_stand_without_n() -> None:
     needs_tcpdump()
     data = capture([udp4(40000, 50001, b"x"), four(6, tcp(22, 40000))])

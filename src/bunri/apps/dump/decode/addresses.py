@@ -11,6 +11,7 @@ from collections.abc import Callable
 from bunri.apps.dump.decode.vendors import VENDORS
 
 _MOST = 1 << 16
+_EVERYBODY = b"\xff" * 6
 
 Resolve = Callable[[bytes], str]
 
@@ -66,7 +67,7 @@ class Ip6Names(_Resolved):
 
 
 class MacNames(_Names):
-    """Ethernet addresses; without -n with the vendor."""
+    """Ethernet addresses; without -n with the vendor, or as what they stand for."""
 
     _size = 6
 
@@ -77,6 +78,8 @@ class MacNames(_Names):
     def _name(self, key: bytes) -> str:
         text = key.hex(":")
         if self._vendors:
+            if key == _EVERYBODY:
+                return "Broadcast"
             text += f" (oui {VENDORS.get(int.from_bytes(key[:3]), 'Unknown')})"
         return text
 
