@@ -188,6 +188,11 @@ def test_interfaces_stand_in_tcpdumps_order(dump: Dump) -> None:
     assert dump("-D").stdout.splitlines() == expected
 
 
+def test_an_expression_may_have_thousands_of_words(dump: Dump, file: Path) -> None:
+    expression = "udp and " * 3000 + "udp"
+    assert dump("-n", "-r", file, expression).stdout == theirs("-n", "-r", file, expression).stdout != ""
+
+
 def test_a_nul_in_an_expression_is_refused(dump: Dump, file: Path, tmp_path: Path) -> None:
     """tcpdump reads up to it, and shows packets that were not asked for."""
     expression = tmp_path / "expression"

@@ -49,7 +49,7 @@ def _load() -> ctypes.CDLL:
 class Compiler(bunri.Compartment):
     """One expression."""
 
-    policy = bunri.Policy(memory="128M", cpu="10s", files=bunri.AT_START)
+    policy = bunri.Policy(memory="512M", cpu="60s", files=bunri.AT_START)  # some thousand words take as much
 
     @classmethod
     def warm_up(cls) -> None:
