@@ -137,3 +137,21 @@ def test_they_end_with_the_program() -> None:
     pids = done.stdout.split()
     assert len(pids) == 2
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+def test_spares_that_die_at_once_are_not_made_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = spares_of(parts.Plain)
+    make, made = found._make, []
+
+    def made_and_killed() -> None:
+        make()
+        made.append(time.monotonic())
+        for worker in list(found._waiting):
+            worker.kill("somebody ended it")
+
+    monkeypatch.setattr(spares, "PAUSE", 0.05)  # by then it is over
+    monkeypatch.setattr(found, "_make", made_and_killed)
+    with parts.Plain.start(), parts.Plain.start():
+        until(lambda: len(made) == spares.MOST)
+        time.sleep(0.5)
+    assert len(made) == spares.MOST

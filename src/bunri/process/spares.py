@@ -31,6 +31,7 @@ class Spares:
         self._waiting: deque[Worker] = deque()
         self._last_start = float("-inf")
         self._refilling = False  # a refill is due
+        self._wanted = 0  # so many may be made for the last start, and no more where each dies at once
         self._watching = False  # a look whether anybody still starts any is due
         self._closed = False
 
@@ -48,6 +49,7 @@ class Spares:
             self._last_start = now
             found = self._first_ready()
             if repeated:
+                self._wanted = MOST
                 self._refill_at(now + PAUSE)
         if found is not None:
             found.belongs_to(loop)
@@ -88,7 +90,8 @@ class Spares:
             self._refilling = False
             if self._closed or template.ended or template.failure is not None or len(self._waiting) >= MOST:
                 return
-            if len(self._waiting) + 1 < MOST:
+            self._wanted -= 1
+            if self._wanted and len(self._waiting) + 1 < MOST:
                 self._refill_at(time.monotonic() + PAUSE)
         self._make()
 
