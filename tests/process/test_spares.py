@@ -155,3 +155,16 @@ def test_spares_that_die_at_once_are_not_made_without_end(monkeypatch: pytest.Mo
         until(lambda: len(made) == spares.MOST)
         time.sleep(0.5)
     assert len(made) == spares.MOST
+
+
+def test_a_spare_that_comes_too_late_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or else it would be ended as unwanted, and the next one made for it, without end."""
+    found = spares_of(parts.Plain)
+    made: list[float] = []
+    monkeypatch.setattr(spares, "KEPT", 0.3)
+    monkeypatch.setattr(spares, "PAUSE", 0.4)
+    monkeypatch.setattr(found, "_make", lambda: made.append(time.monotonic()))
+    with parts.Plain.start(), parts.Plain.start():
+        time.sleep(1)
+    assert not made
+    until(lambda: not len(found))

@@ -90,6 +90,8 @@ class Spares:
             self._refilling = False
             if self._closed or template.ended or template.failure is not None or len(self._waiting) >= MOST:
                 return
+            if time.monotonic() - self._last_start > KEPT:  # the supervisor was held up meanwhile
+                return
             self._wanted -= 1
             if self._wanted and len(self._waiting) + 1 < MOST:
                 self._refill_at(time.monotonic() + PAUSE)
