@@ -9,5 +9,5 @@
 | auth.py | one a password | PAM, as root; or the file of virtual users, with a uid of its own |
 
 engine.py, transfers.py and files.py are what the session runs; messages.py is all that crosses between them. broker.py, favours.py,
-logins.py, logs.py, secure.py, accounts.py and listening.py are parts of the monitor.
+logins.py, logs.py, pace.py, secure.py, accounts.py and listening.py are parts of the monitor.
 """

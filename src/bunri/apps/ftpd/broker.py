@@ -13,6 +13,7 @@ import socket
 import bunri
 from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.messages import Data, NoData
+from bunri.apps.ftpd.pace import Pace
 from bunri.apps.ftpd.secure import Secure
 
 LOWEST_PORT = 1024  # below it a port of the peer may be a service of somebody else (RFC 2577, section 3)
@@ -30,7 +31,7 @@ class DataHere(Data):
         self._secure = secure
         self._only_tls = only_tls
         self._listener: socket.socket | None = None
-        self._due = 0.0
+        self._pace = Pace(AHEAD)
 
     def close(self) -> None:
         if self._listener is not None:
@@ -125,7 +126,6 @@ class DataHere(Data):
         return made
 
     async def _not_too_often(self) -> None:
-        now = asyncio.get_running_loop().time()
-        self._due = max(self._due, now - AHEAD) + EVERY
-        if self._due > now:
-            await asyncio.sleep(self._due - now)
+        seconds = self._pace.left(EVERY)
+        if seconds > 0:
+            await asyncio.sleep(seconds)

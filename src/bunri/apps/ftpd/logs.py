@@ -15,6 +15,7 @@ import time
 import bunri
 from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.messages import Action, Kind, Log, Rights, Said, Transfer
+from bunri.apps.ftpd.pace import Pace
 
 log = logging.getLogger("bunri.ftpd")
 # Of the lines of one session: those of 500 small files a second, and what it may have written at once.
@@ -96,7 +97,7 @@ class LogHere(Log):
         self._peer = peer
         self._rights = rights
         self._given = given
-        self._due = 0.0
+        self._pace = Pace(AHEAD / RATE)
         self._told = False
 
     async def line(self, what: Transfer | Said) -> None:
@@ -106,10 +107,9 @@ class LogHere(Log):
             length = self._logs.said(self._peer, self._rights, what)
         else:
             return  # nobody asked for it
-        now = asyncio.get_running_loop().time()
-        self._due = max(self._due, now - AHEAD / RATE) + length / RATE
-        if self._due > now:
-            await self._wait(self._due - now)
+        seconds = self._pace.left(length / RATE)
+        if seconds > 0:
+            await self._wait(seconds)
 
     async def _wait(self, seconds: float) -> None:
         if not self._told:
