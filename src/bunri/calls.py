@@ -13,7 +13,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
-from typing import Any, ParamSpec, TypeVar, overload
+from numbers import Real
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from bunri.errors import DeadlineExceeded, UsageError
 
@@ -53,12 +54,14 @@ class Call(concurrent.futures.Future[R], Awaitable[R]):
         self._waiters: list[Any] = []
         self._done_callbacks: list[Callable[[Any], object]] = []
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
-        """What the base and its module's `wait` and `as_completed` take: whoever asks for it waits without driving."""
-        if self._observed is not None and self._state == "PENDING":
-            self._observed()
-        return _changed
+    if not TYPE_CHECKING:  # for checkers it is the base's attribute, which `as_completed` and `wait` ask for
+
+        @property
+        def _condition(self):
+            """What the base and its module's `wait` and `as_completed` take: whoever asks for it waits without driving."""
+            if self._observed is not None and self._state == "PENDING":
+                self._observed()
+            return _changed
 
     def attach(
         self,
@@ -167,16 +170,22 @@ def call(method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Call[Any]:
     submit = getattr(method, "_bunri_submit", None)
     if submit is not None:
         return submit(*args, **kwargs)  # type: ignore[no-any-return]
+    contract, target = _behind(method, "call")
+    return target.submit(contract, args, kwargs)  # type: ignore[no-any-return]
+
+
+def _behind(method: Any, taker: str) -> tuple[Any, Any]:
+    """The contract of a stub's method, and where its calls go."""
     contract = getattr(method, "_bunri_method", None)
     target = getattr(getattr(method, "__self__", None), "_bunri_target", None)
     if contract is None or target is None:
         raise UsageError(
-            f"bunri.call takes a method of a stub, as bunri.call(worker.thumbnail, photo); {method!r} is none. "
+            f"bunri.{taker} takes a method of a stub, as bunri.{taker}(worker.thumbnail, ...); {method!r} is none. "
             f"Pass the method itself, without calling it"
         )
     if contract.kind.is_stream:
-        raise UsageError(f"{contract.name} is a stream: iterate over it instead of calling it through bunri.call")
-    return target.submit(contract, args, kwargs)  # type: ignore[no-any-return]
+        raise UsageError(f"{contract.name} is a stream: iterate over it instead of calling it through bunri.{taker}")
+    return contract, target
 
 
 def map(method: Callable[[A], R], items: Iterable[A], /) -> Iterator[Call[R]]:
@@ -184,12 +193,14 @@ def map(method: Callable[[A], R], items: Iterable[A], /) -> Iterator[Call[R]]:
 
     At most twice the pool's size are begun ahead of the one waited for. A failure is the failure of that one Call.
     """
-    target = getattr(getattr(method, "__self__", None), "_bunri_target", None)
-    ahead = 2 * getattr(target, "size", 64)
+    _, target = _behind(method, "map")
+    return _mapped(method, iter(items), 2 * getattr(target, "size", 64))
+
+
+def _mapped(method: Callable[[A], R], items: Iterator[A], ahead: int) -> Iterator[Call[R]]:
     begun: deque[Call[R]] = deque()
-    source = iter(items)
     try:
-        for item in source:
+        for item in items:
             begun.append(call(method, item))
             if len(begun) >= ahead:
                 yield _ended(begun.popleft())
@@ -211,15 +222,22 @@ def deadline(seconds: float) -> Generator[None]:
 
     Raises DeadlineExceeded from the call. An inner deadline can only be earlier than an outer one.
     """
-    if not seconds > 0:
+    if isinstance(seconds, bool) or not isinstance(cast(object, seconds), Real) or not seconds > 0:
         raise UsageError(f"a deadline lies in the future: deadline({seconds!r}) does not. Give seconds above 0")
     outer = _deadline.get()
-    until = time.monotonic() + seconds
+    until = time.monotonic() + float(seconds)
     token = _deadline.set(until if outer is None else min(until, outer))
     try:
         yield
     finally:
         _deadline.reset(token)
+
+
+def without_deadline() -> contextvars.Context:
+    """This code's context, for what is only begun here and goes on when the deadline around it is over."""
+    context = contextvars.copy_context()
+    context.run(_deadline.set, None)
+    return context
 
 
 def current_deadline() -> float | None:

@@ -7,11 +7,12 @@ once it was sent.
 from __future__ import annotations
 
 import fcntl
-import hmac
 import mmap
 import os
 import stat
 import warnings
+from _operator import _compare_digest  # pyright: ignore[reportPrivateUsage]
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, cast
 
@@ -27,6 +28,8 @@ MODES: Final = {
     "x": os.O_WRONLY | os.O_CREAT | os.O_EXCL, "xb": os.O_WRONLY | os.O_CREAT | os.O_EXCL,
     "r+": os.O_RDWR, "r+b": os.O_RDWR, "rb+": os.O_RDWR,
 }  # fmt: skip
+# hmac.compare_digest, without the OpenSSL that hmac brings into every worker.
+_is_same = cast(Callable[[bytearray, bytearray], bool], _compare_digest)
 _O_PATH: Final = 0o10000000
 
 
@@ -39,6 +42,7 @@ class File:
 
     def __init__(self, fd: int) -> None:
         self._fd = -1
+        _refuse_no_number("File", fd)
         refuse_directory(fd)
         self._fd = fd
 
@@ -113,8 +117,10 @@ class Mapped:
     """
 
     def __init__(self, fd: int, length: int, access: Access = Access.READ) -> None:
-        if length < 1:
-            raise UsageError(f"Mapped(length={length}): at least one byte is mapped")
+        if fd != -1:  # the receiver's has none
+            _refuse_no_number("Mapped", fd)
+        if isinstance(length, bool) or not isinstance(cast(object, length), int) or length < 1:
+            raise UsageError(f"Mapped(length={length!r}): at least one byte is mapped")
         if not isinstance(cast(object, access), Access):
             raise UsageError(f"Mapped(access={access!r}): write Access.READ or Access.WRITE")
         self._fd = fd
@@ -156,6 +162,8 @@ class Secret:
     __slots__ = ("_data",)
 
     def __init__(self, data: bytes | bytearray | str) -> None:
+        if not isinstance(cast(object, data), bytes | bytearray | str):  # of a number, bytearray makes so many zeros
+            raise UsageError(f"Secret takes bytes or a str, not a {type(data).__qualname__}")
         self._data = bytearray(data.encode() if isinstance(data, str) else data)
 
     def reveal(self) -> bytearray:
@@ -167,7 +175,7 @@ class Secret:
         self._data[:] = bytes(len(self._data))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and hmac.compare_digest(self._data, other._data)
+        return isinstance(other, Secret) and _is_same(self._data, other._data)
 
     def __hash__(self) -> int:
         raise TypeError("a Secret has no hash: it would tell something of the bytes")
@@ -180,6 +188,11 @@ class Secret:
 
     def __reduce__(self) -> Any:
         raise UsageError("a Secret cannot be pickled. Pass it as an argument of a method that takes bunri.Secret")
+
+
+def _refuse_no_number(what: str, fd: int) -> None:
+    if isinstance(fd, bool) or not isinstance(cast(object, fd), int) or fd < 0:
+        raise UsageError(f"{what}({fd!r}): the number of a descriptor is meant. To open a path write File.open(path)")
 
 
 def refuse_directory(fd: int) -> None:

@@ -70,7 +70,10 @@ def limit(
 
 
 def raises(*types: type[Exception]) -> Callable[[F], F]:
-    """Declare the exceptions of a method that cross as themselves: dataclasses (fields checked) or builtins (their text only)."""
+    """Declare the exceptions of a method that cross as themselves: dataclasses (fields checked) or builtins (their text only).
+
+    A dataclass arrives as if it was made with all its fields by position, and so has its `str()`.
+    """
     for cls in types:
         if not (isinstance(cast(object, cls), type) and issubclass(cast(type, cls), Exception)):
             raise UsageError(f"raises({cls!r}): an exception class is meant")

@@ -10,17 +10,19 @@ import enum
 import sys
 import tracemalloc
 import uuid
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_parts import giving, pack, received, taking
+from wire_parts import giving, interface, pack, received, taking
 
+import bunri
 from bunri.errors import ProtocolError, UsageError
-from bunri.wire import bounds
+from bunri.wire import bounds, contract_of
 from bunri.wire.bounds import Fault, parse_size, scan
+from bunri.wire.frames import MOST_BLOBS
 
 
 class Colour(enum.Enum):
@@ -303,3 +305,79 @@ def test_a_large_result_and_a_large_item_travel_beside_the_body() -> None:
 def test_large_bytes_where_none_belong_are_refused(annotation: Any, wire: Any, at: int) -> None:
     with pytest.raises(ProtocolError):
         taking(annotation).decode_arguments(pack([wire]), None, {at: LARGE})
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """Bytes in each way that a field may have them."""
+
+    number: int
+    text: bytes
+    draft: bytearray
+    view: memoryview
+    note: Annotated[bytes, msgspec.Meta(max_length=2 * bounds.BLOB)] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.text:
+            raise ValueError("a page without text")
+
+
+def test_large_bytes_of_a_result_that_is_a_record_travel_beside_the_body() -> None:
+    method = giving(Page)
+    page = Page(7, LARGE, bytearray(LARGE), memoryview(LARGE), LARGE)
+    for encode, decode in ((method.encode_result, method.decode_result), (method.encode_item, method.decode_item)):
+        body, blobs = encode(page, None)
+        assert len(body) < 30
+        assert [at for at, _ in blobs] == [1, 2, 3, 4]
+        came = decode(body, None, {at: bytes(data) for at, data in blobs})
+        assert came == page
+        assert [type(each) for each in (came.text, came.draft, came.view)] == [bytes, bytearray, memoryview]
+
+
+def test_of_a_record_only_what_is_large_does() -> None:
+    method = giving(Page)
+    page = Page(7, b"small", bytearray(LARGE), memoryview(b""))
+    body, blobs = method.encode_result(page, None)
+    assert blobs == [(2, LARGE)]
+    assert method.decode_result(body, None, dict(blobs)) == page
+
+
+def test_bounds_of_a_field_hold_beside_the_body_too() -> None:
+    method = giving(Page)
+    least = (bytearray(), memoryview(b""))
+    assert method.encode_result(Page(7, b"text", *least, LARGE * 2), None)[1]
+    with pytest.raises(UsageError, match=r"at most 65536 are declared - at `\$\.note`"):
+        method.encode_result(Page(7, b"text", *least, LARGE * 2 + b"x"), None)
+    body, _ = method.encode_result(Page(7, b"text", *least, LARGE), None)
+    with pytest.raises(ProtocolError, match=r"at most 65536 are declared - at `\$\.note`"):
+        method.decode_result(body, None, {4: LARGE * 3})
+
+
+@pytest.mark.parametrize("at", [0, 1, 5, -1, 4], ids=["a number", "not empty", "beyond", "before", "none"])
+def test_large_bytes_in_a_record_where_none_belong_are_refused(at: int) -> None:
+    method = giving(Page)
+    body = pack([7, b"text", b"", b"", None])
+    assert method.decode_result(body, None, {2: LARGE}).draft == LARGE
+    with pytest.raises(ProtocolError):
+        method.decode_result(body, None, {at: LARGE})
+
+
+def test_no_more_large_bytes_travel_beside_a_body_than_a_message_may_have() -> None:
+    many = dataclasses.make_dataclass("Many", [(f"field{number}", bytes) for number in range(MOST_BLOBS + 1)])
+    body, blobs = giving(many).encode_result(many(*[LARGE] * (MOST_BLOBS + 1)), None)
+    assert len(blobs) == MOST_BLOBS
+    assert giving(many).decode_result(body, None, dict(blobs)) == many(*[LARGE] * (MOST_BLOBS + 1))
+
+
+@dataclasses.dataclass
+class Spoilt(Exception):
+    page: bytes
+
+
+def test_an_exception_has_its_large_bytes_in_the_body() -> None:
+    def method(self: object) -> None: ...
+
+    contract = contract_of(interface(method=bunri.raises(Spoilt)(method))).methods[0]
+    body = contract.encode_exception(Spoilt(LARGE))
+    assert body is not None
+    assert contract.decode_exception(body) == Spoilt(LARGE)

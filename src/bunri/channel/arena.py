@@ -60,7 +60,7 @@ class Arena:
 
     def freed(self, blocks: int) -> None:
         """The receiver has copied the `blocks` oldest blocks out. ProtocolError for more than there are."""
-        if blocks > len(self._in_use):
+        if not 1 <= blocks <= len(self._in_use):
             raise ProtocolError(f"{blocks} arena blocks given back, {len(self._in_use)} are out")
         for _ in range(blocks):
             self._in_use.popleft()

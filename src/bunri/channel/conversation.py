@@ -54,6 +54,9 @@ class Blocks(Enum):
     NO = "no"
 
 
+Encoded = tuple[bytes, Sequence[tuple[int, Any]], Sink | None]  # arguments; large bytes by their position; handles
+
+
 class Outgoing:
     """A call this side has made and whose answer is out."""
 
@@ -64,6 +67,7 @@ class Outgoing:
     until: float | None = None  # time.monotonic
     begun: float | None = None  # when the supervisor first saw it
     cpu = 0  # the worker's CPU clock then, ns
+    handles = 0  # descriptors that went with it
 
     def __init__(
         self, number: int, method: MethodContract, call: Call[Any] | None = None, inflow: Inflow | None = None
@@ -140,6 +144,9 @@ class Conversation(ABC):
     def release(self, obj: int, count: int) -> None:
         """The other side no longer holds object `obj`, which it received `count` times."""
 
+    def on_stale(self) -> None:  # noqa: B027  (a worker trusts its monitor)
+        """The other side spoke of a call or a stream that is over, or never was."""
+
     def to_exception(self, body: bytes) -> BaseException:
         """The exception to raise here for an ERROR message."""
         return faults.to_exception(faults.understand(body), self.who())
@@ -155,13 +162,15 @@ class Conversation(ABC):
         blocks: Blocks = Blocks.NO,
         call: Call[Any] | None = None,
         kind: FrameKind = FrameKind.CALL,
+        encoded: Encoded | None = None,
     ) -> Outgoing:
         """Make a call to object `obj`. It goes out with the next `flush`."""
-        sink = self.sink() if method.sends_handles else None
-        body, blobs = method.encode_arguments(args, sink)
+        body, blobs, sink = encoded or self.encoded(method, args)
         with self.state:
             number = next(self._numbers)
             out = Outgoing(number, method, call, Inflow() if method.is_stream else None)
+            if sink is not None:
+                out.handles = len(sink.descriptors)
             if method.is_simple and kind is FrameKind.CALL and not (obj or blobs or self._freed) and self._fits(body):
                 head = PLAIN_CALL_BLOCKING if blocks is Blocks.YES else PLAIN_CALL
                 self._batch += pack_quick(head, method.number, number, len(body)) + body
@@ -172,6 +181,11 @@ class Conversation(ABC):
                 )  # fmt: skip
             self.pending[number] = out
         return out
+
+    def encoded(self, method: MethodContract, args: tuple[Any, ...]) -> Encoded:
+        """The arguments of a call; handles among them are duplicated for it."""
+        sink = self.sink() if method.sends_handles else None
+        return *method.encode_arguments(args, sink), sink
 
     def _fits(self, body: bytes) -> bool:
         """Whether it may share the packet that is being filled."""
@@ -363,6 +377,11 @@ class Conversation(ABC):
             close_all(descriptors)
             raise ProtocolError(f"an item for call {message.call}, which is no stream")
         method = out.method
+        try:
+            out.inflow.expect(len(message.body) + sum(blob.length for blob in message.blobs))
+        except ProtocolError:
+            close_all(descriptors)
+            raise
         out.inflow.put(self._value_of(method.decode_item, message, descriptors, takes=method.returns_handles))
 
     def _on_end(self, message: Message, descriptors: list[int]) -> None:
@@ -373,13 +392,17 @@ class Conversation(ABC):
 
     def _on_credit(self, message: Message, descriptors: list[int]) -> None:
         flow = self.outflows.get(message.call)
-        if flow is not None:  # else it has ended while the credit was on its way
+        if flow is not None:
             flow.credit(message.method)
+        else:  # it has ended while the credit was on its way
+            self.on_stale()
 
     def _on_close(self, message: Message, descriptors: list[int]) -> None:
         flow = self.outflows.get(message.call)
-        if flow is not None:
+        if flow is not None and not flow.closed:
             flow.close()
+        else:
+            self.on_stale()
 
     def _on_freed(self, message: Message, descriptors: list[int]) -> None:
         if self.arena is None:

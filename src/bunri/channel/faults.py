@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+import sys
 import traceback
 from types import TracebackType
 
@@ -139,6 +140,16 @@ def _hint(fault: Fault) -> str | None:
         return (
             "A codec is imported at its first use, and a worker has no files to import from. Use it once in warm_up()"
         )
+    if fault.type_name == "RuntimeError" and "start new thread" in fault.text:
+        return (
+            "A worker has no threads but those that its policy grants: threads=..., of which each has its memory, too"
+        )
     if fault.type_name == "MemoryError":
         return "The policy's memory= bounds what a worker may have"
     return None
+
+
+def is_cancelled(fault: BaseException) -> bool:
+    """Whether it is asyncio's CancelledError, which exists where asyncio was loaded."""
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and isinstance(fault, asyncio.CancelledError)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import os
 import select
 import socket
 import struct
+import time
 from collections.abc import Sequence
 
 from bunri.errors import ProtocolError
@@ -24,8 +26,8 @@ _DESCRIPTOR_SPACE = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsi
 _NOW = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
 _IF_THERE = int(socket.MSG_DONTWAIT)
 _CLOSED_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
-_CUT = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
-_PATIENCE = 0.25  # seconds
+_CUT, _WITHOUT_SOME = int(socket.MSG_TRUNC), int(socket.MSG_CTRUNC)
+_PATIENCE, _UNTIL_SOME_ARRIVE = 0.25, 0.001  # seconds
 _TIMEVAL = struct.pack("@ll", 0, int(_PATIENCE * 1e6))
 _ROOM = LARGEST_PACKET + 1  # one more than allowed, so that a longer packet shows
 
@@ -80,10 +82,19 @@ class Link:
 
     def send(self, packet: bytes | bytearray, descriptors: Sequence[int] = ()) -> None:
         """Send, waiting for room. For the worker's side."""
-        if descriptors:
-            socket.send_fds(self.sock, [packet], list(descriptors), socket.MSG_NOSIGNAL)
-        else:
+        if not descriptors:
             os.write(self.number, packet)
+            return
+        while True:
+            try:
+                socket.send_fds(self.sock, [packet], list(descriptors), socket.MSG_NOSIGNAL)
+            except OSError as fault:
+                if fault.errno != errno.ETOOMANYREFS:
+                    raise
+                # As many are under way as one user may have open (unix(7)): some are about to arrive.
+                time.sleep(_UNTIL_SOME_ARRIVE)
+            else:
+                return
 
     def send_now(self, packet: bytes | bytearray, descriptors: Sequence[int] = ()) -> bool:
         """Send if there is room; False if there is none. For the monitor's side."""
@@ -118,8 +129,12 @@ class Link:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
         descriptors = numbers.tolist()
-        if seen & _CUT:
+        if seen & (_CUT | _WITHOUT_SOME):
             close_all(descriptors)
+            if seen & _WITHOUT_SOME and len(descriptors) < MOST_DESCRIPTORS:
+                raise ProtocolError(
+                    "descriptors came, and there was no room for them. Close handles, or raise open_files (RLIMIT_NOFILE)"
+                )
             raise ProtocolError("a packet, or its descriptors, was longer than the protocol allows")
         return data, descriptors
 

@@ -100,8 +100,12 @@ class WorkerSide(Conversation):
         os._exit(code)
 
     def _on_readable(self) -> None:
-        self.read_one()
-        self.work()
+        try:
+            self.read_one()
+            self.work()
+        except BaseException as fault:  # the loop would go on, without what was in the packet
+            sys.excepthook(type(fault), fault, fault.__traceback__)
+            self.leave(1)
 
     def _feed_first(self, packet: bytes, descriptors: list[int]) -> None:
         """Take the rest of a packet. Its calls came before those that stand in the queue already, read while one of its own
@@ -225,7 +229,7 @@ class WorkerSide(Conversation):
         declared = method.encode_exception(fault)
         if declared is not None:
             self.post(FrameKind.RAISED, declared, call=call)
-        elif _is_cancelled(fault):
+        elif faults.is_cancelled(fault):
             self.post(FrameKind.ERROR, faults.cancelled(), call=call)
         else:
             self.post(FrameKind.ERROR, faults.describe(fault), call=call)
@@ -380,11 +384,6 @@ class WorkerSide(Conversation):
 
     def who(self) -> str:
         return "the monitor"
-
-
-def _is_cancelled(fault: BaseException) -> bool:
-    asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and isinstance(fault, asyncio.CancelledError)
 
 
 class RemoteService:

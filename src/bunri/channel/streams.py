@@ -27,13 +27,20 @@ class Inflow:
         self.error: BaseException | None = None
         self.wake: Callable[[], None] | None = None  # set by whoever waits on a loop
         self._owed = 0
-        self._out = 0
+        self._sizes: deque[int] = deque()  # of what came, and was not given back yet
+        self._bytes = 0
+
+    def expect(self, size: int) -> None:
+        """An item of so many bytes has come. ProtocolError where there is no credit for it."""
+        if len(self._sizes) >= WINDOW:
+            raise ProtocolError(f"a stream sent more than {WINDOW} items ahead")
+        if self._bytes >= WINDOW_BYTES:
+            raise ProtocolError(f"a stream sent {self._bytes} bytes ahead, and went on")
+        self._sizes.append(size)
+        self._bytes += size
 
     def put(self, item: Any) -> None:
-        """An item has come."""
-        self._out += 1
-        if self._out > WINDOW:
-            raise ProtocolError(f"a stream sent more than {WINDOW} items ahead")
+        """The item itself."""
         self.items.append(item)
         self._tell()
 
@@ -44,7 +51,8 @@ class Inflow:
         if self._owed < _OWED and self.items:
             return item, 0
         credit, self._owed = self._owed, 0
-        self._out -= credit
+        for _ in range(credit):
+            self._bytes -= self._sizes.popleft()
         return item, credit
 
     def end(self, error: BaseException | None) -> None:
@@ -78,7 +86,7 @@ class Outflow:
 
     def credit(self, items: int) -> None:
         """The taking side has consumed `items`, the oldest."""
-        if items > len(self._sizes):
+        if not 1 <= items <= len(self._sizes):
             raise ProtocolError(f"credit for {items} items, {len(self._sizes)} are out")
         for _ in range(items):
             self._bytes -= self._sizes.popleft()

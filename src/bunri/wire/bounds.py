@@ -18,7 +18,7 @@ DIGITS: Final = 64  # of a Decimal
 EXPONENT: Final = 6144  # of a Decimal, as in IEEE decimal128
 OPEN_KEYS: Final = 8_192  # keys of one dict or set whose hash an attacker can compute (all but str, bytes and dates)
 EQUAL_HASHES: Final = 8  # such keys with one and the same hash
-BLOB: Final = 32_768  # bytes from which a top-level bytes-like value travels beside the body
+BLOB: Final = 32_768  # bytes from which an argument, a result, or a field of a result travels beside the body
 UNIT: Final = {"": 1, "B": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 

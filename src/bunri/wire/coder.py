@@ -13,7 +13,8 @@ from __future__ import annotations
 import builtins
 import dataclasses
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +23,7 @@ from bunri.errors import ProtocolError, UsageError
 from bunri.text import printable
 from bunri.wire import bounds
 from bunri.wire.bounds import Fault
+from bunri.wire.frames import LARGEST_BODY, LARGEST_UNCUT, MOST_BLOBS
 from bunri.wire.handles import Sink, Source
 from bunri.wire.plain import INT64, TUPLE, refuse_view
 from bunri.wire.registry import HandleKind
@@ -31,17 +33,26 @@ from bunri.wire.shapes import shape_of
 Blobs = Sequence[tuple[int, Any]]
 
 
-class Coder:
-    """A value of a shape. `blobs`: the places at which large bytes may stand beside the body; `spread`: the value is a tuple of
-    that many places, not one."""
+class Places(Enum):
+    """What has the places at which bytes stand."""
 
-    def __init__(self, shape: Shape, where: str, blobs: dict[int, Blob], *, spread: bool) -> None:
+    NONE = "the value is one"
+    ARGUMENTS = "a tuple of arguments"
+    FIELDS = "a record, as it is on the wire"
+
+
+class Coder:
+    """A value of a shape. `blobs`: the places at which large bytes may stand beside the body, and what they are places of."""
+
+    def __init__(self, shape: Shape, where: str, blobs: Mapping[int, Blob], places: Places) -> None:
         self._shape = shape
         self._to, self._back = shape.to, shape.back
         self._decode = msgspec.msgpack.Decoder(shape.wire).decode
         self._where = where
         self._blobs = blobs
-        self._spread = spread
+        self._bounded = {place: blob for place, blob in blobs.items() if blob.least or blob.most is not None}
+        self._spread = places is not Places.NONE
+        self._in_wire = places is Places.FIELDS
         self._is_bare = shape.to is None and shape.back is None and not blobs
 
     def encode(self, value: Any, sink: Sink | None) -> tuple[bytes, Blobs]:
@@ -61,13 +72,19 @@ class Coder:
         blobs: Blobs = ()
         given = None if sink is None else _Given(sink)
         try:
-            if self._blobs:
+            if self._blobs and not self._in_wire:
                 value, blobs = self._take_blobs(value)
-            body, wire = write(self._shape, self._decode, value if self._to is None else self._to(value, given))
+            wire = value if self._to is None else self._to(value, given)
+            if self._in_wire:
+                wire, blobs = self._take_blobs(wire)
+            body, wire = write(self._shape, self._decode, wire)
             if len(body) > bounds.ITEMS:
                 bounds.scan(body)
             if self._back is not None:
+                if self._in_wire:
+                    wire = self._put_blobs(wire, dict(blobs))
                 self._back(wire, given)
+            _refuse_too_large(body, blobs)
         except Fault as fault:
             _take_back(sink)
             raise UsageError(f"{self._where}: {fault} - at `${fault.path}`") from None
@@ -87,10 +104,12 @@ class Coder:
             if len(body) > bounds.ITEMS:
                 bounds.scan(body)
             wire = self._decode(body)
+            if self._in_wire:
+                wire = self._put_blobs(wire, blobs or {})
             value = wire if self._back is None else self._back(wire, source)
-            if self._blobs:
+            if self._blobs and not self._in_wire:
                 value = self._put_blobs(value, blobs or {})
-            elif blobs:
+            elif blobs and not self._blobs:
                 raise Fault("large bytes beside a message that takes none")
             if source is not None:
                 source.finish()
@@ -121,7 +140,7 @@ class Coder:
         raise ProtocolError(f"{self._where}: {printable(text, limit=500)}") from None
 
     def _take_blobs(self, value: Any) -> tuple[Any, Blobs]:
-        """Large bytes out of the value, an empty one in their place."""
+        """Large bytes out of the value, an empty one in their place; no more of them than one message may have."""
         taken: list[tuple[int, Any]] = []
         for place, blob in self._blobs.items():
             data = value[place] if self._spread else value
@@ -130,10 +149,10 @@ class Coder:
             if isinstance(data, memoryview):
                 refuse_view(data)
             self._check_length(place, blob, len(data))
-            if len(data) >= bounds.BLOB:
+            if len(data) >= bounds.BLOB and len(taken) < MOST_BLOBS:
                 whole = data if not isinstance(data, memoryview) or data.c_contiguous else data.tobytes()
                 taken.append((place, whole))
-                value = self._with(value, place, blob.made_of(b""))
+                value = self._with(value, place, b"" if self._in_wire else blob.made_of(b""))
         return value, taken
 
     def _put_blobs(self, value: Any, came: dict[int, bytes]) -> Any:
@@ -141,9 +160,9 @@ class Coder:
             blob = self._blobs.get(place)
             there = (value[place] if self._spread else value) if blob is not None else None
             if blob is None or there is None or len(there):
-                raise Fault(f"large bytes for argument {place}, which takes none")
-            value = self._with(value, place, data if blob.made_of is bytes else blob.made_of(data))
-        for place, blob in self._blobs.items():
+                raise Fault(f"large bytes for place {place}, which takes none")
+            value = self._with(value, place, data if self._in_wire or blob.made_of is bytes else blob.made_of(data))
+        for place, blob in self._bounded.items():
             there = value[place] if self._spread else value
             if there is not None:
                 self._check_length(place, blob, len(there))
@@ -155,7 +174,16 @@ class Coder:
     def _check_length(self, place: int, blob: Blob, length: int) -> None:
         wrong = blob.refuse(length)
         if wrong is not None:
-            raise Fault(wrong, f"[{place}]" if self._spread else "")
+            raise Fault(wrong, self._shape.parts[place][0] if self._spread else "")
+
+
+def _refuse_too_large(body: bytes, blobs: Blobs) -> None:
+    """What is put together from pieces is bounded at the other end, where more of it would be an attack."""
+    size = sum(len(data) for _, data in blobs) + (len(body) if len(body) > LARGEST_UNCUT else 0)
+    if size > LARGEST_BODY:
+        raise Fault(
+            f"{size} bytes are too many for one message, which has at most {LARGEST_BODY}. Hand a File over, or give it in pieces, as a stream"
+        )
 
 
 def arguments_coder(shapes: list[Shape], where: str) -> tuple[Coder, str]:
@@ -175,12 +203,15 @@ def arguments_coder(shapes: list[Shape], where: str) -> tuple[Coder, str]:
     wire: Any = TUPLE[tuple(s.wire for s in shapes)] if shapes else tuple[()]
     parts = tuple((f"[{i}]", s) for i, s in enumerate(shapes))
     shape = Shape(spelling, wire, to if any(to_all) else None, back if any(back_all) else None, parts=parts)
-    return Coder(shape, where, blobs, spread=True), spelling
+    return Coder(shape, where, blobs, Places.ARGUMENTS), spelling
 
 
 def result_coder(shape: Shape, where: str) -> Coder:
     """Of one value."""
-    return Coder(_loose(shape), where, {} if shape.blob is None else {0: shape.blob}, spread=False)
+    if shape.blobs:
+        wire: Any = TUPLE[tuple(_loose(part).wire for _, part in shape.parts)]
+        return Coder(shape._replace(wire=wire), where, shape.blobs, Places.FIELDS)
+    return Coder(_loose(shape), where, {} if shape.blob is None else {0: shape.blob}, Places.NONE)
 
 
 def _loose(shape: Shape) -> Shape:
@@ -241,7 +272,8 @@ class Raised:
     def __init__(self, types: tuple[type[Exception], ...], where: str) -> None:
         self._types = types
         shapes = [_exception_shape(cls, where) for cls in types]
-        self._coders = [result_coder(shape, f"{where} raises") for shape in shapes]
+        # Whole in the body: an exception is no place for large bytes.
+        self._coders = [Coder(shape, f"{where} raises", {}, Places.NONE) for shape in shapes]
         self.spelling = str([shape.spelling for shape in shapes])
 
     def encode(self, fault: BaseException) -> bytes | None:
@@ -280,8 +312,17 @@ def _exception_shape(cls: type[Exception], where: str) -> Shape:
         wire: Any = TUPLE[typing.Optional[INT64], text]  # noqa: UP045
         return Shape(cls.__qualname__, wire, _os_error_to, lambda told, source: _os_error(cls, *told))
     return Shape(
-        cls.__qualname__, text, lambda fault, sink: _plain_text(str(fault)), lambda text, source: cls(printable(text))
+        cls.__qualname__, text, lambda fault, sink: _plain_text(_said(fault)), lambda text, source: cls(printable(text))
     )
+
+
+def _said(fault: BaseException) -> str:
+    """What it was made with: the text of a KeyError is that in quotes, and would be quoted again."""
+    match fault.args:
+        case (str(text),):
+            return text
+        case _:
+            return str(fault)
 
 
 def _plain_text(text: str) -> str:

@@ -179,6 +179,7 @@ def optional(inner: Shape) -> Shape:
         back=None if back is None else lambda value, source: None if value is None else back(value, source),
         python=None,
         blob=None if blob is None else blob._replace(wire=typing.Optional[blob.wire]),  # noqa: UP045
+        blobs={},
         bound=None,
     )
 

@@ -10,10 +10,10 @@ these tables, and nothing else that arrives is ever looked up.
 
 from __future__ import annotations
 
+import binascii
 import collections.abc
 import dataclasses
 import functools
-import hashlib
 import inspect
 import typing
 from collections.abc import Callable
@@ -119,7 +119,8 @@ class MethodContract:
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as fault:
-            raise UsageError(f"{self._where}{self._signature}: {fault}") from None
+            takes = self._signature.replace(return_annotation=inspect.Signature.empty)
+            raise UsageError(f"{self._where}{takes}: {fault}") from None
         bound.apply_defaults()
         return tuple(bound.arguments.values())
 
@@ -147,7 +148,8 @@ class Contract:
     init: MethodContract
     services: tuple[type, ...]
     """The service interfaces that can be reached from here, each once."""
-    fingerprint: bytes
+    fingerprint: int
+    """CRC-32 of all that it says: classes that differ by mistake differ here. Against malice it is not needed."""
 
     @property
     def service_contracts(self) -> tuple[Contract, ...]:
@@ -177,7 +179,7 @@ def _made(cls: type) -> tuple[tuple[MethodContract, ...], MethodContract]:
 
 def _make_contract(cls: type) -> Contract:
     methods, init = _made(cls)
-    digest = hashlib.sha256(repr([m.spelling for m in (*methods, init)]).encode())
+    spellings = [method.spelling for method in (*methods, init)]
     reached: dict[type, None] = {}
     todo = [service for m in (*methods, init) for service in m.service_types]
     while todo:  # not by recursion: services may name each other
@@ -187,8 +189,8 @@ def _make_contract(cls: type) -> Contract:
         reached[service] = None
         for method in _made(service)[0]:
             todo += method.service_types
-            digest.update(method.spelling.encode())
-    return Contract(cls, methods, init, tuple(reached), digest.digest())
+            spellings.append(method.spelling)
+    return Contract(cls, methods, init, tuple(reached), binascii.crc32(repr(spellings).encode()))
 
 
 def _no_parameters(self: object) -> None:

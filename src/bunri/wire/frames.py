@@ -24,6 +24,7 @@ from bunri.errors import ProtocolError
 
 LARGEST_PACKET = 64 << 10  # bytes
 LARGEST_BODY = 64 << 20  # bytes, put together from chunks
+LARGEST_UNCUT = LARGEST_PACKET - 1024  # bytes of a body that certainly travels in one packet
 MOST_DESCRIPTORS = 16  # of one message
 MOST_BLOBS = 16
 MOST_UNFINISHED = 16  # bodies that are being put together at one time

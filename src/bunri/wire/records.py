@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -86,17 +86,28 @@ def record(cls: Any, fields: dict[str, Any], where: str, inner_of: Inner) -> Sha
             )
         return tuple(through(to_all, [getattr(value, name) for name in names], sink, step))
 
+    by_position = _by_position(cls, names)
+
     def back(value: Any, source: Any) -> Any:
         made = dict(zip(names, through(back_all, value, source, step), strict=True))
         try:
-            return cls(**made)
+            return cls(*[made.pop(name) for name in by_position], **made)
         except Exception as fault:  # the class's own check of its values, whatever it raises
             raise Fault(f"{cls.__qualname__} refuses these values: {type(fault).__name__}") from None
 
     wire: Any = TUPLE[tuple(shape.wire for shape in inner)] if inner else tuple[()]
     spelling = f"{cls.__qualname__}({', '.join(f'{n}: {s.spelling}' for n, s in zip(names, inner, strict=True))})"
     parts = tuple((f".{name}", shape) for name, shape in zip(names, inner, strict=True))
-    return Shape(spelling, wire, to, back, cls, *carried(inner), parts=parts)
+    blobs = {place: shape.blob for place, shape in enumerate(inner) if shape.blob is not None}
+    return Shape(spelling, wire, to, back, cls, *carried(inner), blobs=blobs, parts=parts)
+
+
+def _by_position(cls: Any, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Of an exception, all fields that can be: what it is made with by position is its text (BaseException.__new__)."""
+    if not issubclass(cls, BaseException):
+        return ()
+    keyword_only = {field.name for field in dataclasses.fields(cast(Any, cls)) if field.kw_only}
+    return tuple(name for name in names if name not in keyword_only)
 
 
 def typed_dict(cls: Any, hints: dict[str, Any], where: str, inner_of: Inner) -> Shape:

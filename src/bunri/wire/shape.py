@@ -10,7 +10,7 @@ compares, in C; only where they differ is it worked out where.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -50,6 +50,7 @@ class Shape(NamedTuple):
     kinds: frozenset[HandleKind] = frozenset()
     services: tuple[type, ...] = ()  # the service interfaces that can stand in it
     blob: Blob | None = None
+    blobs: Mapping[int, Blob] = {}  # of a record: its fields that are bytes, by place
     parts: tuple[tuple[str, Any], ...] = ()  # what stands at each place on the wire: how a path calls it, and its shape
     each: Any = None  # the shape of every item
     bound: Callable[[dict[str, Any]], Shape] | None = (
