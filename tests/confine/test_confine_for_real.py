@@ -30,7 +30,7 @@ DYNAMIC = 61_300
 def confine(policy: Policy, *keep: Any) -> Report:
     """The real thing, for root with a dynamic uid that the test reserves."""
     reserved = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    _hooks.register(_hooks.Hooks(lambda: None, lambda: (DYNAMIC, reserved)))
+    _hooks.register(_hooks.Hooks(lambda: None, lambda: (DYNAMIC, reserved), lambda: None))
     found = this.confine(policy, keep=(0, 1, 2, answer_descriptor(), *keep))
     assert isinstance(found, Report)
     return found

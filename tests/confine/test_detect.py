@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 
@@ -116,3 +117,14 @@ def test_in_a_container_that_refuses_namespaces_they_are_not_promised(monkeypatc
     assert host.remarks["clone3"] == "ENOSYS"
     assert host.remarks["user_namespaces"] == "EPERM"
     assert host.seccomp is True
+
+
+def test_without_proc_the_remedy_is_said() -> None:
+    hide, apart = ["mount", "-t", "tmpfs", "none", "/proc"], ["unshare", "--mount", "--map-root-user"]
+    if subprocess.run([*apart, *hide], capture_output=True).returncode:
+        pytest.skip("no mount namespace is to be had here")
+    # By the interpreter itself: the loader of one that brings its library along asks /proc where it is.
+    code = f"import subprocess\nsubprocess.run({hide}, check=True)\nfrom bunri.confine import detect\ndetect()"
+    done = subprocess.run([*apart, sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "HostError: procfs: /proc is not there" in done.stderr
+    assert "mount -t proc" in done.stderr

@@ -224,26 +224,26 @@ def test_a_descriptor_too_many_is_seen() -> None:
 
 
 def test_the_kinds_of_descriptors_are_told() -> None:
-    def arrange() -> None:
+    def arrange() -> None:  # at numbers that nothing else of this process has
         import select
 
-        os.dup2(os.open("/", os.O_RDONLY), 40)
-        os.dup2(os.open("/dev/null", os.O_RDWR), 41)
+        os.dup2(os.open("/", os.O_RDONLY), 540)
+        os.dup2(os.open("/dev/null", os.O_RDWR), 541)
         poll = select.epoll()
-        os.dup2(poll.fileno(), 42)
-        os.dup2(os.eventfd(0), 43)
-        os.dup2(os.open("/etc/passwd", os.O_PATH), 44)
-        os.dup2(os.memfd_create("x"), 45)
+        os.dup2(poll.fileno(), 542)
+        os.dup2(os.eventfd(0), 543)
+        os.dup2(os.open("/etc/passwd", os.O_PATH), 544)
+        os.dup2(os.memfd_create("x"), 545)
 
     with living(arrange) as pid:
-        seen = look(pid, wanting(), Part.LATE, Sight(descriptors={44: "file path"})).differences[0].seen
+        seen = look(pid, wanting(), Part.LATE, Sight(descriptors={544: "file path"})).differences[0].seen
     for text in (
-        "40: 'directory'",
-        "41: 'device'",
-        "42: 'eventpoll'",
-        "43: 'eventfd'",
-        "44: 'file path'",
-        "45: 'file'",
+        "540: 'directory'",
+        "541: 'device'",
+        "542: 'eventpoll'",
+        "543: 'eventfd'",
+        "544: 'file path'",
+        "545: 'file'",
     ):
         assert text in seen
 

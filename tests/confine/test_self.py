@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -51,7 +52,7 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Any:
             asked.update(rest, policy=policy, host=host, needs=needs)
             return plan
 
-        monkeypatch.setattr(this, "plan", give)
+        monkeypatch.setattr("bunri.plan.plan", give)
         return asked
 
     return set_
@@ -95,6 +96,44 @@ def test_a_descriptor_that_is_not_open_cannot_be_kept(planned: Any) -> None:
         return str(caught.value)
 
     assert "999" in in_child(child)
+
+
+def test_a_process_confines_itself_once(planned: Any) -> None:
+    planned(plan_of())
+
+    def child() -> str:
+        this.confine(Policy(user=User.same()), keep=(answer_descriptor(),))
+        with pytest.raises(UsageError) as caught:
+            this.confine(Policy(user=User.same(), memory="64M"), keep=(answer_descriptor(),))
+        return str(caught.value)
+
+    assert "does so once" in in_child(child)
+
+
+def test_a_running_loop_is_not_deprived_of_what_it_waits_with(planned: Any) -> None:
+    planned(plan_of(s.NoNewPrivs()))
+
+    def child() -> Any:
+        async def main() -> str:
+            with pytest.raises(UsageError) as caught:
+                this.confine(Policy(user=User.same()), keep=(answer_descriptor(),))
+            await asyncio.sleep(0.01)
+            return str(caught.value)
+
+        return asyncio.run(main()), prctl.no_new_privs()
+
+    text, confined = in_child(child)
+    assert "an event loop runs on this thread" in text
+    assert confined is False
+
+
+def test_what_a_profile_cannot_keep_open_is_said_in_the_words_of_who_confines_himself() -> None:
+    def child(path: str) -> str:
+        with open(path) as file, pytest.raises(UsageError) as caught:
+            this.confine(Policy.compute().with_(user=User.same()), keep=(answer_descriptor(), file))
+        return str(caught.value)
+
+    assert in_child(child, __file__).startswith("among what stays open are handles")
 
 
 def test_a_second_thread_is_refused_by_name(planned: Any) -> None:
@@ -153,11 +192,11 @@ def test_the_zygotes_are_ended_first_unless_the_danger_is_spelled(planned: Any) 
 
     def child(zygotes: Zygotes) -> Any:
         ended: list[str] = []
-        _hooks.register(_hooks.Hooks(lambda: ended.append("ended"), lambda: (0, 0)))
+        _hooks.register(_hooks.Hooks(lambda: ended.append("ended"), lambda: (0, 0), lambda: ended.append("noted")))
         report = this.confine(Policy(user=User.same()), keep=(answer_descriptor(),), zygotes=zygotes)
         return ended, [note for note in report.notes if "zygotes" in note]
 
-    assert in_child(child, Zygotes.END) == (["ended"], [])
+    assert in_child(child, Zygotes.END) == (["ended", "noted"], [])
     ended, notes = in_child(child, Zygotes.DANGEROUS_KEEP)
     assert ended == []
     assert len(notes) == 1
@@ -217,7 +256,7 @@ def test_root_becomes_a_dynamic_user_whose_reservation_stays_open(planned: Any, 
 
     def child() -> Any:
         reserved = os.open(folder, os.O_RDONLY)
-        _hooks.register(_hooks.Hooks(lambda: None, lambda: (61_300, reserved)))
+        _hooks.register(_hooks.Hooks(lambda: None, lambda: (61_300, reserved), lambda: None))
         this.confine(Policy(), keep=(answer_descriptor(),))
         return os.getresuid(), tuple(capability.get()), errno_of(os.fstat, reserved), errno_of(os.setuid, 0)
 

@@ -34,6 +34,8 @@ TABLE = [
     (DEFAULT, NOTHING, "read", (3, 1, 1), ALLOW),
     (DEFAULT, NOTHING, "write", (3, 1, 1), ALLOW),
     (DEFAULT, NOTHING, "exit_group", (0,), ALLOW),
+    (DEFAULT, NOTHING, "getcwd", (1, 1), ALLOW),
+    (DEFAULT, NOTHING, "chdir", (1,), REFUSED),
     # THREATS 2
     (DEFAULT, NOTHING, "socket", (1, 1, 0), REFUSED),
     (DEFAULT, NOTHING, "sendto", (4, 1, 1, 0, 0, 0), REFUSED),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bunri import seccomp
 from bunri.errors import HostError, Promise, UsageError
 from bunri.plan import Host, Needs, Plan, hosts, plan
 from bunri.plan.needs import PythonPaths
@@ -142,6 +143,14 @@ def test_scopes_are_each_workers_own() -> None:
 def test_without_scopes_each_worker_has_its_own_network_namespace() -> None:
     assert "net" in _plan(Policy(), hosts.LINUX_6_1).clone.namespaces
     assert "net" not in _plan(Policy(), hosts.ROOT).clone.namespaces
+
+
+def test_workers_share_an_empty_network_unless_their_policy_lets_them_make_sockets() -> None:
+    """Siblings in one network namespace could talk over abstract sockets (THREATS 9). A rule that refuses grants nothing."""
+    refuse = Policy(syscalls=[seccomp.deny("socket", "chdir", reason="not needed")])
+    assert "net" not in _plan(refuse, hosts.ROOT).clone.namespaces
+    for entry in ("socket", "@network-io", seccomp.allow("socket", when=seccomp.Arg(0) == 1, reason="local")):
+        assert "net" in _plan(Policy(syscalls=[entry]), hosts.ROOT).clone.namespaces, entry
 
 
 def test_who_can_become_nobody_else_is_an_ordinary_user() -> None:

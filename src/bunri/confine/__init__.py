@@ -3,7 +3,7 @@
 from bunri.confine.carry import carry_out
 from bunri.confine.context import Context, StepFailed
 from bunri.confine.detect import detect
-from bunri.confine.look import Difference, Look, Part, Sight, Unreadable, look
+from bunri.confine.look import Difference, Links, Look, Part, Sight, Unreadable, links_of_others, look
 from bunri.confine.prepared import Ready, Surround, prepare
 from bunri.confine.report import report
 from bunri.confine.self import Zygotes, confine
@@ -11,6 +11,7 @@ from bunri.confine.self import Zygotes, confine
 __all__ = [
     "Context",
     "Difference",
+    "Links",
     "Look",
     "Part",
     "Ready",
@@ -22,6 +23,7 @@ __all__ = [
     "carry_out",
     "confine",
     "detect",
+    "links_of_others",
     "look",
     "prepare",
     "report",

@@ -16,10 +16,12 @@ class Hooks:
     """`end_zygotes` ends all zygotes, workers and bunri's own thread, and waits for them.
 
     `take_user` gives a dynamic uid and the descriptor that reserves it, which stays open for the life of the process.
+    `note_confined` is told when all is given up: nothing can be started from here any more.
     """
 
     end_zygotes: Callable[[], None]
     take_user: Callable[[], tuple[int, int]]
+    note_confined: Callable[[], None]
 
 
 _registered: list[Hooks] = []
@@ -33,6 +35,11 @@ def register(hooks: Hooks) -> None:
 def end_zygotes() -> None:
     for hooks in _registered:
         hooks.end_zygotes()
+
+
+def note_confined() -> None:
+    for hooks in _registered:
+        hooks.note_confined()
 
 
 def take_user() -> tuple[int, int]:

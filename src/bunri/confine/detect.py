@@ -5,6 +5,7 @@ The caller may have threads, whose locks a fork would copy: so a fresh interpret
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -14,6 +15,10 @@ from bunri.errors import HostError
 from bunri.plan.host import Host
 
 _WITHIN = 30  # seconds
+
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE})
+_MORE_ROOM = "Close what is not needed, or raise RLIMIT_NOFILE, as with ulimit -n 4096"
+_EXECUTABLE = "Run the program with an interpreter that its own user can execute"
 
 _seen: dict[tuple[int, int], Host] = {}
 
@@ -34,6 +39,12 @@ def _ask_fresh_interpreter() -> Host:
 
     from bunri import early
 
+    if not os.path.exists("/proc/self/status"):
+        raise HostError(
+            "/proc is not there, and in it is seen what this host can do and what holds in a worker",
+            layer="procfs",
+            remedy="Mount it: mount -t proc proc /proc",
+        )
     try:
         with early.probe() as process:
             try:
@@ -44,7 +55,8 @@ def _ask_fresh_interpreter() -> Host:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HostError(
             f"what this host can do was to be tried by {sys.executable!r}, and that failed: {error}",
-            remedy="Run the program with an interpreter that its own user can execute",
+            errno=error.errno if isinstance(error, OSError) else None,
+            remedy=_MORE_ROOM if isinstance(error, OSError) and error.errno in _NO_ROOM else _EXECUTABLE,
         ) from error
     if process.returncode != 0:
         text = complaint.decode(errors="replace").strip()

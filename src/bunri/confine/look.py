@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
@@ -30,11 +30,16 @@ class Part(Enum):
     AFTER = "after"  # what is left for the end, where there was a checkpoint
 
 
+Links = Mapping[str, Mapping[str, str]]
+"""Of "monitor" and "template": namespace -> its link in /proc/PID/ns."""
+
+
 @dataclass(frozen=True)
 class Sight:
     """What the look must find beyond the plan's words: known when one worker is asked for. None: as the plan says.
 
-    `template` is the pid of its template. `descriptors`: number -> kind, or kind and access as in "pipe r".
+    `template` is the pid of its template, `links` what is known already of the namespaces of it and of the monitor.
+    `descriptors`: number -> kind, or kind and access as in "pipe r".
     `image`: bytes, to which the plan's `above_image` adds. `as_worker`: look with the worker's own ids, for a monitor
     that is root without CAP_SYS_PTRACE.
     """
@@ -43,6 +48,7 @@ class Sight:
     gid: int | None = None
     groups: tuple[int, ...] | None = None
     template: int | None = None
+    links: Links | None = None
     descriptors: Mapping[int, str] | None = None
     image: int | None = None
     as_worker: bool = False
@@ -183,8 +189,7 @@ def _namespaces(found: _Finding, directory: int, expected: Expected, sight: Sigh
     names = expected.namespaces
     if not names:
         return
-    monitors = _links_of("self", names)
-    templates = _links_of(sight.template, names) if sight.template else {}
+    theirs = sight.links or links_of_others(sight.template, names)
     links: dict[str, str] = {}
     with sight.eyes():
         for name in names:
@@ -194,7 +199,7 @@ def _namespaces(found: _Finding, directory: int, expected: Expected, sight: Sigh
                 found.hide(f"namespace {name}", error)
     for name, seen in links.items():
         field, whose = f"namespace {name}", names[name]
-        others = {"monitor": monitors.get(name), "template": templates.get(name)}
+        others = {word: known.get(name) for word, known in theirs.items()}
         needed = _NEEDED_FOR_OWN if whose == "own" and sight.template else ("monitor",) if whose == "own" else (whose,)
         if any(others.get(word) is None for word in needed):
             found.unreadable.append(Unreadable(field, errno.EACCES))
@@ -203,7 +208,15 @@ def _namespaces(found: _Finding, directory: int, expected: Expected, sight: Sigh
         found.compare(field, whose, whose if whose in known else known[0] if known else "own")
 
 
-def _links_of(process: int | str, names: Mapping[str, str]) -> dict[str, str]:
+def links_of_others(template: int | None, names: Iterable[str]) -> Links:
+    """Those that a worker's are compared with. What cannot be read is not there."""
+    return {
+        "monitor": _links_of("self", names),
+        "template": _links_of(template, names) if template else {},
+    }
+
+
+def _links_of(process: int | str, names: Iterable[str]) -> dict[str, str]:
     """The namespace links of another process; empty where they cannot be read."""
     try:
         directory = procfs.open_process(process)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import pwd
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
@@ -24,7 +25,7 @@ from bunri.confine.context import Context, StepFailed
 from bunri.confine.detect import detect
 from bunri.errors import HostError, Observer, Promise, UsageError
 from bunri.kernel import descriptors, prctl, procfs
-from bunri.plan import Account, Host, Layer, Needs, Plan, Report, Shape, State, plan, python_paths
+from bunri.plan import Account, Host, Layer, Needs, Plan, Report, Shape, State, python_paths
 from bunri.plan import steps as s
 from bunri.policy import Policy, Settled, User, UserKind
 from bunri.policy.words import Profile
@@ -71,9 +72,15 @@ def confine(
         trace = open_capture("eth0")
         bunri.confine(bunri.Policy(), keep=(0, 1, 2, trace))
     """
+    if not isinstance(cast(object, policy), Policy):
+        raise UsageError(f"confine takes a Policy first, got {policy!r}. Write bunri.Policy(...)")
+    if not isinstance(cast(object, zygotes), Zygotes):
+        raise UsageError(f"confine(zygotes={zygotes!r}): write Zygotes.END, or Zygotes.DANGEROUS_KEEP")
+    _refuse_again()
     host = detect()
     _refuse_hidden(host)
     kept = _kept(keep)
+    _refuse_loop(kept)
     if zygotes is Zygotes.END:
         _hooks.end_zygotes()
     _refuse_threads()
@@ -84,12 +91,17 @@ def confine(
     steps, left_out = in_place(made)
     if reserved is not None:
         kept = (*kept, _describe(reserved))
+    _note_confined()
     _do(steps, account, kept)
+    if zygotes is Zygotes.END:
+        _hooks.note_confined()
     return _report(made, kept, left_out, zygotes)
 
 
 def _plan(policy: Policy, settled: Settled, host: Host, needs: Needs, account: Account | None) -> Plan:
     """The plan for this process; where an ordinary user can make a user namespace, with that as its first step."""
+    from bunri.plan import plan  # zygotes have no use for it
+
     if not _inside.helps(settled, host):
         return plan(policy, host, needs, account=account, python=python_paths())
     made = plan(*_inside.as_inside(policy, host), needs, account=account, python=python_paths())
@@ -113,6 +125,33 @@ _LEFT_OUT: dict[type, str] = {
     s.Checkpoint: "nobody looks from outside",
     s.NewSession: "the session and its terminal stay the caller's",
 }
+
+
+_confined = False
+
+
+def _note_confined() -> None:
+    global _confined
+    _confined = True
+
+
+def _refuse_again() -> None:
+    """What a second time needs, the first one took."""
+    if _confined:
+        raise UsageError(
+            "this process has confined itself already, or has tried to, and it does so once. "
+            "Write the narrower policy the first time"
+        )
+
+
+def _refuse_loop(kept: tuple[Kept, ...]) -> None:
+    asyncio = sys.modules.get("asyncio")  # whoever runs a loop has it
+    runs = asyncio is not None and asyncio._get_running_loop() is not None
+    if runs and not any(each.kind == "eventpoll" for each in kept):
+        raise UsageError(
+            "an event loop runs on this thread, and confine closes what it waits with. Call confine where none runs, "
+            "or do this work in a compartment"
+        )
 
 
 def _refuse_threads() -> None:
@@ -154,12 +193,22 @@ def _refuse_hidden(host: Host) -> None:
 
 
 def _kept(keep: Iterable[HasDescriptor | int]) -> tuple[Kept, ...]:
-    numbers = sorted({each if isinstance(each, int) else each.fileno() for each in keep})
+    if isinstance(keep, int) or not isinstance(cast(object, keep), Iterable):
+        raise UsageError(f"keep={keep!r}: a list is needed, as keep=(0, 1, 2, sock)")
+    numbers = sorted({_number_of(each) for each in keep})
     opened = set(descriptors.open_numbers())
     closed = [number for number in numbers if number not in opened and number not in _STANDARD]
     if closed:
         raise UsageError(f"keep names descriptors that are not open: {', '.join(map(str, closed))}")
     return tuple(_describe(number) for number in numbers if number in opened)
+
+
+def _number_of(each: HasDescriptor | int) -> int:
+    if isinstance(each, int) and not isinstance(each, bool):
+        return each
+    if isinstance(each, bool) or not hasattr(each, "fileno"):
+        raise UsageError(f"keep names {each!r}, which is neither a descriptor nor anything that has one")
+    return each.fileno()
 
 
 def _describe(number: int) -> Kept:

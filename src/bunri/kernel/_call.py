@@ -14,6 +14,7 @@ from typing import Any
 
 _X86_64 = {
     "mmap": 9,
+    "madvise": 28,
     "clone": 56,
     "ptrace": 101,
     "setsid": 112,
@@ -54,6 +55,7 @@ _AARCH64 = {
     "keyctl": 219,
     "clone": 220,
     "mmap": 222,
+    "madvise": 233,
     "prlimit64": 261,
     "seccomp": 277,
     "statx": 291,

@@ -8,6 +8,7 @@ known before the clone is made before it: numbers, structs, addresses. The worke
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 from bunri.kernel._call import NUMBERS, syscall_keeping_gil_raw
@@ -33,7 +34,7 @@ def ids(*values: int) -> ctypes.Array[ctypes.c_uint32]:
     return (ctypes.c_uint32 * len(values))(*values)
 
 
-def refused(calls: list[Call]) -> int:
+def refused(calls: Sequence[Call]) -> int:
     """Do them in order. -1, or the place of the first that was refused: nothing after it was done, and
     `ctypes.get_errno()` says why.
 

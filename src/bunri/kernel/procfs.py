@@ -10,9 +10,12 @@ from __future__ import annotations
 import os
 import re
 import time
+from array import array
+from collections.abc import Iterator
 from typing import NamedTuple
 
 _SIZE = 1 << 16
+_PRESENT, _OF_FILE, _EXCLUSIVE = 1 << 63, 1 << 61, 1 << 56  # of a page, in pagemap
 
 NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "time", "user")
 
@@ -133,12 +136,16 @@ def socket_inode(directory: int, number: int) -> int:
 
 
 def children(pid: int) -> list[int]:
-    """The processes whose parent it is, as far as they are to be seen."""
+    """The processes whose parent it is, whichever of its threads made them, as far as they are to be seen."""
+    found: list[int] = []
     try:
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            return [int(word) for word in file.read().split()]
-    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN: look at all
-        return _children_by_parent(pid)
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                found += map(int, file.read().split())
+    except (FileNotFoundError, ProcessLookupError):
+        if os.path.exists(f"/proc/{pid}") and not os.path.exists("/proc/thread-self/children"):
+            return _children_by_parent(pid)  # a kernel without CONFIG_PROC_CHILDREN: look at all
+    return found  # it may have ended meanwhile, or a thread of it
 
 
 def parent_of(pid: int) -> int:
@@ -240,6 +247,16 @@ def stat_fields(directory: int) -> list[str]:
     return os.fsdecode(read(directory, "stat")).rpartition(")")[2].split()
 
 
+def waited_for_ns(pid: int) -> int:
+    """Nanoseconds of processor time of those of its children that have ended, and that it has waited for. ENOENT: gone."""
+    directory = open_process(pid)
+    try:
+        fields = stat_fields(directory)
+    finally:
+        os.close(directory)
+    return (int(fields[13]) + int(fields[14])) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+
+
 def image_size(directory: int) -> int:
     """VmSize in bytes."""
     return int(read(directory, "statm").split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -253,6 +270,25 @@ def memory(directory: int) -> dict[str, int]:
         name, _, value = line.partition(b":")
         found[name.decode()] = int(value.split()[0]) * 1024
     return found
+
+
+def private_pages(directory: int) -> Iterator[tuple[int, bool]]:
+    """The pages that are there of its private writable memory: (address, whether no other process has it). EACCES without
+    ptrace rights. Documentation/admin-guide/mm/pagemap.rst."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    fd = os.open("pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        for line in read(directory, "maps").splitlines():
+            span, rights = line.split(None, 2)[:2]
+            if rights != b"rw-p":
+                continue
+            start, end = (int(word, 16) for word in span.split(b"-"))
+            entries = array("Q", os.pread(fd, (end - start) // page * 8, start // page * 8))
+            for index, entry in enumerate(entries):
+                if entry & _PRESENT and not entry & _OF_FILE:
+                    yield start + index * page, bool(entry & _EXCLUSIVE)
+    finally:
+        os.close(fd)
 
 
 def threads(directory: int) -> tuple[int, ...]:

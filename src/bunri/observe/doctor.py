@@ -12,6 +12,7 @@ from bunri.errors import Promise
 from bunri.plan import Host, Needs, UserNamespaces
 from bunri.plan import layers as _layers
 from bunri.plan import sufficiency as _sufficiency
+from bunri.plan.host import FEWEST_DESCRIPTORS
 from bunri.plan.means import Means
 from bunri.plan.report import State
 from bunri.policy import Policy
@@ -55,7 +56,16 @@ def findings(host: Host) -> list[Finding]:
     for name, gives, remedy in _SIMPLE:
         works = bool(getattr(host, name))
         found.append(_finding(host, name, works, gives, remedy))
+    if not can_start(host):
+        gives = f"workers: a zygote needs {FEWEST_DESCRIPTORS}"
+        most = f"at most {host.limits['NOFILE']}"
+        found.append(Finding("descriptors", False, most, gives, "a higher RLIMIT_NOFILE, as with ulimit -n 4096"))
     return found
+
+
+def can_start(host: Host) -> bool:
+    """Whether a program may have the descriptors that a first start takes."""
+    return not 0 <= host.limits.get("NOFILE", -1) < FEWEST_DESCRIPTORS
 
 
 def promises(host: Host) -> list[Kept]:

@@ -117,17 +117,21 @@ def of_compartment(cls: type[Compartment], host: Host) -> Subject:
 
 def load(name: str) -> ModuleType:
     """Import a module as its program would, with the current folder on the path."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        raise UsageError(f"the current folder is there no more, and {name} is looked for from there") from None
+    if here not in sys.path:
+        sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as fault:
         if fault.name is None or not (name == fault.name or name.startswith(fault.name + ".")):
             raise UsageError(f"importing {name} failed: {fault}") from fault
         raise UsageError(
-            f"no module {name!r} is to be found from here ({os.getcwd()}). Name it as its program imports it"
+            f"no module {name!r} is to be found from here ({here}). Name it as its program imports it"
         ) from None
-    except Exception as fault:
+    except (Exception, SystemExit) as fault:  # a program without its guard may end itself
         raise UsageError(f"importing {name} failed: {type(fault).__name__}: {fault}") from fault
 
 

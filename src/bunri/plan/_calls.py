@@ -13,7 +13,7 @@ from bunri.plan.needs import Shape
 from bunri.policy import NetKind
 from bunri.seccomp import Action, Arg, Condition, Rule, allow, deny, kill
 
-PROT_EXEC = 4
+PROT_EXEC, MAP_HUGETLB = 4, 0x40000
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 O_WRITING = 0o1 | 0o2 | 0o100 | 0o1000  # O_WRONLY, O_RDWR, O_CREAT, O_TRUNC
@@ -22,7 +22,8 @@ S_ISUID, S_ISGID = 0o4000, 0o2000
 O_ASYNC = 0o20000
 O_NOTIFICATION_PIPE = 0o200  # O_EXCL for pipe2: a watch queue
 AF_UNIX, SOL_SOCKET, IPPROTO_TCP = 1, 1, 6
-MSG_DONTWAIT, MSG_NOSIGNAL, MSG_CMSG_CLOEXEC = 0x40, 0x4000, 0x40000000
+MSG_OOB, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_FASTOPEN, MSG_CMSG_CLOEXEC = 1, 0x40, 0x4000, 0x20000000, 0x40000000
+_ORDERED_KIND, _ORDERED = 0xB, 1  # of a socket's kind: what SOCK_STREAM (1) and SOCK_SEQPACKET (5) have in common
 WORD = 0xFFFFFFFF
 
 _FUTEX_PLAIN = (0, 1, 3, 4, 5, 9, 10)  # WAIT WAKE REQUEUE CMP_REQUEUE WAKE_OP WAIT_BITSET WAKE_BITSET
@@ -38,8 +39,11 @@ _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_IS_SET = 47, 1
 _FCNTL = (0, 1, 2, 3, 1030, 1032, 1034)  # DUPFD GETFD SETFD GETFL DUPFD_CLOEXEC GETPIPE_SZ GET_SEALS
 _F_SETFL = 4
 _FCNTL_LOCKS = (5, 6, 7, 36, 37, 38)
+_FCNTL_TELLS = (8, 10, 15, 1024, 1026)  # SETOWN SETSIG SETOWN_EX SETLEASE NOTIFY: signals, and opens that wait
 FIONBIO, FIONREAD, FIOCLEX, FIONCLEX = 0x5421, 0x541B, 0x5451, 0x5450
-TCGETS, TCGETS2, TIOCGWINSZ, TIOCSTI, TIOCLINUX = 0x5401, 0x802C542A, 0x5413, 0x5412, 0x541C
+TCGETS, TCGETS2, TIOCGWINSZ, TIOCSTI, TIOCLINUX, TIOCSETD = 0x5401, 0x802C542A, 0x5413, 0x5412, 0x541C, 0x5423
+FS_IOC_SETFLAGS, FS_IOC_SETVERSION, FS_IOC_FSSETXATTR = 0x40086602, 0x40087602, 0x401C5820
+_SIOC, FIOSETOWN, SIOCSPGRP = 0x8900, 0x8901, 0x8902
 _CLOCKS = tuple(range(12))  # the fixed ones; others are clocks of processes and of descriptors
 _SOCKET_SET = (2, 7, 8, 9, 20, 21, 66, 67)  # REUSEADDR SNDBUF RCVBUF KEEPALIVE RCVTIMEO SNDTIMEO, and the _NEW ones
 _SOCKET_GET = (3, 4, 7, 8, 9, 20, 21, 30, 38, 39, 66, 67)  # TYPE ERROR ... ACCEPTCONN PROTOCOL DOMAIN; not PEERPIDFD
@@ -76,7 +80,9 @@ def _memory(means: Means) -> list[Rule]:
         if means.maps_code
         else allow(*change, when=no_code, reason="memory, but no code: nothing executable is granted")
     )
+    huge = Arg(3).masked(MAP_HUGETLB) != 0
     return [
+        deny("mmap", when=huge, reason="a pool that is the host's, and no limit's"),
         mapping,
         allow("brk", "munmap", "mremap", "msync", reason="memory"),
         allow("madvise", when=Arg(2).int32.one_of(*_ADVICE), reason="advice on its own pages that tells nothing back"),
@@ -100,6 +106,7 @@ def _own_process(means: Means) -> list[Rule]:
             *("getresuid", "getresgid", "getgroups"),
             reason="who it is",
         ),
+        allow("getcwd", reason="where it is: a worker in /, which it cannot leave without files"),
         allow("uname", "sysinfo", "getrandom", "getcpu", "umask", "getrusage", "times", reason="facts about itself"),
         allow("getpgid", "getsid", when=Arg(0).int32.one_of(*own), reason="its own group"),
         allow("prlimit64", when=Arg(0).int32.one_of(*own), reason="its own limits, and never another's (THREATS 4)"),
@@ -199,6 +206,29 @@ def set_ids(means: Means) -> list[Rule]:
     ]
 
 
+def pairs(means: Means) -> list[Rule]:
+    """A pair of datagram sockets is a way to every other: each of its sends may name an address (THREATS 13). Streams and
+    sequenced packets know their peer only."""
+    asked = means.needs.shape is Shape.PROGRAM or means.lets_through("socketpair")
+    if not asked or means.host_network or means.grants_sockets:
+        return []
+    other = (Arg(0).int32 != AF_UNIX) | (Arg(1).masked(_ORDERED_KIND) != _ORDERED)
+    reason = "pairs that could send elsewhere, and families that are none of a machine's own"
+    return [deny("socketpair", when=other, reason=reason)]
+
+
+def connecting_sends(means: Means) -> list[Rule]:
+    """TCP's fast open: a send with an address that connects. connect(2) is what a broker answers and Landlock knows; neither
+    hears of this (tcp(7), sendto(2)). An address beside it means nothing on sockets that are connected."""
+    if not (means.brokered_network or means.needs.shape is Shape.PROGRAM) or means.host_network:
+        return []
+    reason = "a send that connects, past the broker"
+    return [
+        deny("sendto", "sendmmsg", when=Arg(3).masked(MSG_FASTOPEN) != 0, reason=reason),
+        deny("sendmsg", when=Arg(2).masked(MSG_FASTOPEN) != 0, reason=reason),
+    ]
+
+
 def files(means: Means) -> list[Rule]:
     """Opening, where something is granted; the root and Landlock say what."""
     if not (means.kernel_files or means.own_names):
@@ -229,9 +259,12 @@ def _writing(means: Means) -> list[Rule]:
         allow("fcntl", when=Arg(1).int32.one_of(*_FCNTL_LOCKS), reason="locks on files that it may write"),
     ]
     if means.hides_tree:  # Landlock does not see these: without a root of its own they would reach every path
-        rules.append(
-            allow("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", reason="its own files in its own root")
-        )
+        rules.append(allow("chmod", "fchmodat", "utime", "utimes", reason="its own files in its own root"))
+        if means.needs.files:  # a handed file is not of its root: what it may be read for, it may not be changed for
+            by_path = (Arg(1) != 0) & (Arg(3).masked(AT_EMPTY_PATH) == 0)
+            rules.append(allow("utimensat", when=by_path, reason="its own files in its own root, by their names"))
+        else:
+            rules.append(allow("fchmod", "utimensat", reason="its own files in its own root"))
     return rules
 
 
@@ -338,8 +371,10 @@ def program(means: Means) -> list[Rule]:
     """What ordinary programs use, where their own network is empty and their root has only what was granted."""
     if means.needs.shape is not Shape.PROGRAM:
         return []
-    return [
+    rules = [
         kill("ioctl", when=Arg(1).int32.one_of(TIOCSTI, TIOCLINUX), reason="they type on the user's terminal"),
+        deny("ioctl", when=Arg(1).int32 == TIOCSETD, reason="line disciplines: kernel code that nothing else loads"),
+        deny("ioctl", when=Arg(1).int32.one_of(FIOSETOWN, SIOCSPGRP), reason="signals to others"),
         allow("ioctl", reason="terminals and files of a program"),
         deny(
             *("memfd_create", "shmget", "shmat", "shmctl", "setpriority", "ioprio_set", "mlock", "mlockall", "mlock2"),
@@ -347,6 +382,25 @@ def program(means: Means) -> list[Rule]:
         ),
         deny("clone", "fork", "vfork", reason="the groups below have them; what is granted stands before"),
         deny("fcntl", when=Arg(1).int32 == 1031, reason="F_SETPIPE_SZ: memory that no limit counts"),
-        allow("@stdio", "@rpath", "@wpath", "@cpath", "@fattr", "@flock", "@thread", reason="ordinary programs"),
+        deny("fcntl", when=Arg(1).int32.one_of(*_FCNTL_TELLS), reason="signals to others, and others' opens that wait"),
+        deny("pipe2", when=Arg(1).masked(O_NOTIFICATION_PIPE) != 0, reason="watch queues"),
+        allow("@stdio", "@rpath", "@wpath", "@cpath", "@flock", "@thread", reason="ordinary programs"),
         allow("sendmsg", "recvmsg", reason="ordinary programs, on the pairs they make themselves"),
     ]
+    if means.writes_paths:
+        rules.append(allow("@fattr", reason="files that it may write"))
+    else:  # there is nothing but its streams, which it was given to read and write
+        attributes = Arg(1).int32.one_of(FS_IOC_SETFLAGS, FS_IOC_SETVERSION, FS_IOC_FSSETXATTR)
+        rules.insert(0, deny("ioctl", when=attributes, reason="attributes of files that are not its own"))
+    if means.connects and not means.host_network:
+        of_interfaces = Arg(1).masked(WORD & ~0xFF) == _SIOC
+        rules.insert(
+            0, deny("ioctl", when=of_interfaces, reason="interfaces of its broker's network, which is the host's")
+        )
+    if not means.connects:
+        for call, flags in (("sendto", 3), ("recvfrom", 3), ("sendmsg", 2), ("recvmsg", 2)):
+            urgent = Arg(flags).masked(MSG_OOB) != 0
+            rules.insert(
+                0, deny(call, when=urgent, reason="urgent bytes on Unix sockets, a way into the kernel before")
+            )
+    return rules

@@ -46,7 +46,10 @@ from bunri.seccomp._compile import moot
 REFUSED: Final = Action.errno(errno.EPERM)
 NO_MEMORY: Final = Action.errno(errno.ENOMEM)
 
-_SECTIONS: Final[tuple[Callable[[Means], list[Rule]], ...]] = (
+_Section = Callable[[Means], list[Rule]]
+_NOT_GRANTED: Final[tuple[_Section, ...]] = (_calls.set_ids, _calls.pairs, _calls.connecting_sends)
+"""What no grant of the policy's `syscalls` gives."""
+_SECTIONS: Final[tuple[_Section, ...]] = (
     _calls.base,
     brokered.paths,
     brokered.connections,
@@ -70,8 +73,7 @@ def worker_rules(means: Means) -> tuple[Rule, ...]:
     if means.policy.profile is Profile.COMPUTE:
         return (*attack, *_calls.compute())
     rules: list[Rule] = [*attack, *seccomp.clone_rules(_children(means))]
-    rules += [*_calls.set_ids(means), *_granted(means)]  # the first is not to be had by a grant
-    for section in _SECTIONS:
+    for section in (*_NOT_GRANTED, _granted, *_SECTIONS):
         rules += section(means)
     return _settled(rules)
 

@@ -18,6 +18,9 @@ class UserNamespaces(Enum):
     REFUSED = "refused"
 
 
+FEWEST_DESCRIPTORS = 72  # that a program may have: its zygotes keep some from number 64 on
+
+
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """One host, as seen by one user. Every field was tried in a child, not looked up by version."""
 

@@ -161,7 +161,11 @@ class Means:
     @property
     def grants_sockets(self) -> bool:
         """Whether `syscalls=` might let socket() through."""
-        return any("socket" in calls_of(entry) for entry in self.policy.syscalls)
+        return self.lets_through("socket")
+
+    def lets_through(self, call: str) -> bool:
+        """Whether `syscalls=` might."""
+        return any(call in calls_let_through(entry) for entry in self.policy.syscalls)
 
     @cached_property
     def template_namespaces(self) -> tuple[str, ...]:
@@ -268,11 +272,11 @@ def is_name(host: str) -> bool:
     return ":" not in host and not all(part.isdigit() for part in host.split("."))
 
 
-def calls_of(entry: object) -> frozenset[str]:
-    """The calls that one entry of `syscalls=` names."""
+def calls_let_through(entry: object) -> frozenset[str]:
+    """The calls that one entry of `syscalls=` adds."""
     from bunri import seccomp
 
     if isinstance(entry, seccomp.Rule):
-        return entry.calls
+        return frozenset() if entry.refuses else entry.calls
     name = str(entry).removeprefix("dangerous_")
     return frozenset(seccomp.group(name) if name.startswith("@") else (name,))

@@ -135,9 +135,11 @@ def _refuse_contradictions(means: Means) -> None:
     }
     for name, needed in what.items():
         if needed:
+            whose = "among what stays open are" if needs.shape is Shape.SELF else "the signature has"
+            cure = "Close them, or have them as pipes" if needs.shape is Shape.SELF else "Take them out of the class"
             raise UsageError(
-                f"the signature has {name}, and Policy.{policy.profile.value}() has nothing but read and write. "
-                "Take them out of the class, or start from Policy()"
+                f"{whose} {name}, and Policy.{policy.profile.value}() has nothing but read and write. "
+                f"{cure}, or start from Policy()"
             )
 
 

@@ -124,7 +124,7 @@ def _members(value: object, where: str, kind: type[_E], strip: str) -> tuple[_E,
                 f"{_parse.nearest(str(member), kind.__members__)}"
             )
         found.add(member)
-    return tuple(member for member in kind if member in found)
+    return tuple(member for member in kind if member in found) if found else ()
 
 
 def capabilities(value: object, where: str) -> tuple[Capability, ...]:

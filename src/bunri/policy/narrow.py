@@ -9,7 +9,7 @@ from bunri.policy import _parse
 from bunri.policy.fs import FileGrant, FileKind
 from bunri.policy.policy import Policy
 from bunri.policy.words import AtStart, Profile
-from bunri.seccomp import Kind, Rule
+from bunri.seccomp import Rule
 
 _WIDTH: Final = {Profile.STRICT: 0, Profile.COMPUTE: 1, Profile.NORMAL: 2, Profile.DANGEROUS_UNCONFINED: 3}
 # What a grant of this kind allows, besides itself.
@@ -70,7 +70,7 @@ def _syscalls(mine: tuple[str | Rule, ...], theirs: tuple[str | Rule, ...]) -> I
 
 
 def _refuses(entry: str | Rule) -> bool:
-    return isinstance(entry, Rule) and entry.action.kind not in (Kind.ALLOW, Kind.LOG)
+    return isinstance(entry, Rule) and entry.refuses
 
 
 def _limit(mine: float | None, theirs: float | None) -> Iterable[str]:

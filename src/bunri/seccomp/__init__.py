@@ -46,23 +46,44 @@ What the rules mean:
 Sources: seccomp(2), Documentation/userspace-api/seccomp_filter.rst, pledge(2), systemd.exec(5).
 """
 
-from bunri.seccomp._assemble import MOST_INSTRUCTIONS, Instruction
-from bunri.seccomp._compile import compile
-from bunri.seccomp._minijail import from_minijail
+from typing import TYPE_CHECKING
+
+from bunri import later
 from bunri.seccomp._names import AUDIT_ARCH, KERNEL_OF_TABLES, X32_BIT, arches, is_known, name_of, syscalls_of
-from bunri.seccomp._oci import from_oci
-from bunri.seccomp._oci_out import to_oci
 from bunri.seccomp._pointers import POINTERS
-from bunri.seccomp._systemd import from_systemd, to_systemd
-from bunri.seccomp._trace import from_trace
 from bunri.seccomp.actions import Action, Kind
 from bunri.seccomp.attack import ATTACK_REASONS, ATTACK_SHAPED
 from bunri.seccomp.conditions import Arg, Condition
 from bunri.seccomp.groups import group, groups
-from bunri.seccomp.imported import Exported, Imported
-from bunri.seccomp.presets import Children, attack_rules, clone_rules
-from bunri.seccomp.program import Program, Source
 from bunri.seccomp.rules import Rule, allow, dangerous_allow, dangerous_log, deny, kill, log, notify, trap
+
+if TYPE_CHECKING:
+    from bunri.seccomp._assemble import MOST_INSTRUCTIONS, Instruction
+    from bunri.seccomp._compile import compile
+    from bunri.seccomp._minijail import from_minijail
+    from bunri.seccomp._oci import from_oci
+    from bunri.seccomp._oci_out import to_oci
+    from bunri.seccomp._systemd import from_systemd, to_systemd
+    from bunri.seccomp._trace import from_trace
+    from bunri.seccomp.imported import Exported, Imported
+    from bunri.seccomp.presets import Children, attack_rules, clone_rules
+    from bunri.seccomp.program import Program, Source
+else:
+    __getattr__ = later.names_of(
+        __name__,
+        {
+            "_assemble": "MOST_INSTRUCTIONS Instruction",
+            "_compile": "compile",
+            "_minijail": "from_minijail",
+            "_oci": "from_oci",
+            "_oci_out": "to_oci",
+            "_systemd": "from_systemd to_systemd",
+            "_trace": "from_trace",
+            "imported": "Exported Imported",
+            "presets": "Children attack_rules clone_rules",
+            "program": "Program Source",
+        },
+    )
 
 __all__ = [
     "ATTACK_REASONS",

@@ -56,7 +56,12 @@ class Rule:
     @property
     def goes_on(self) -> bool:
         """Whether the calls reach the kernel, without the danger being spelled."""
-        return self.action.kind in _GOES_ON and not self.verb.startswith("dangerous_")
+        return not self.refuses and not self.verb.startswith("dangerous_")
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the calls do not simply reach the kernel."""
+        return self.action.kind not in _GOES_ON
 
     def __str__(self) -> str:
         shown = [repr(name) for name in self.names]
