@@ -26,10 +26,11 @@ BELOW_PROCESS = (*BELOW_CHANNEL, "early", "confine", "channel", "broker")
 # part of bunri -> the parts of bunri that it may import, beside itself
 WALLS: dict[str, tuple[str, ...]] = {
     "text": (),
+    "later": (),
     "errors": ("text",),
-    "seccomp": FLOOR,
-    "policy": (*FLOOR, "seccomp"),
-    "plan": (*FLOOR, "seccomp", "policy"),
+    "seccomp": (*FLOOR, "later"),
+    "policy": (*FLOOR, "later", "seccomp"),
+    "plan": (*FLOOR, "later", "seccomp", "policy"),
     "wire": FLOOR,
     "kernel": FLOOR,
     "calls": FLOOR,

@@ -37,12 +37,12 @@ ONE_HEAP: Final = {"MALLOC_ARENA_MAX": "1"}
 class Zygote:
     """A base zygote to which nothing was said yet."""
 
-    def __init__(self, *, own_namespace: bool) -> None:
+    def __init__(self, *, own_namespace: bool, modules: tuple[str, ...] = ()) -> None:
         self.own_namespace = own_namespace
         self.control, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.output, writer = os.pipe2(os.O_CLOEXEC)  # what it prints
         number = self.theirs.fileno()
-        arguments = [str(number), "own" if own_namespace else "none", *own_path()]
+        arguments = [str(number), "own" if own_namespace else "none", ",".join(modules), *own_path()]
         try:
             self.process = subprocess.Popen(
                 [sys.executable, *_FRESH, _BOOT, *arguments],
@@ -84,12 +84,15 @@ class _Begun:
 _begun = _Begun()
 
 
-def begin() -> None:
-    """Start both. For an ordinary user only the probe: in which namespaces his zygote lives, the host decides."""
+def begin(*modules: str) -> None:
+    """Start both. For an ordinary user only the probe: in which namespaces his zygote lives, the host decides.
+
+    `modules` are bunri's own, and those only: the base zygote has the rights of whoever starts it. They are loaded in it
+    before anybody asks, and a role that needs them has them already."""
     with suppress(OSError):  # told to whoever asks
         _begun.probe = _begun.probe or _start_probe()
         if os.geteuid() == 0:
-            _begun.zygote = _begun.zygote or Zygote(own_namespace=False)
+            _begun.zygote = _begun.zygote or Zygote(own_namespace=False, modules=modules)
 
 
 @contextmanager

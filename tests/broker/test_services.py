@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import served
+from marked import Mark
 
 import bunri
 from bunri.broker import Connector, Directory, Listener, Names
@@ -162,21 +163,22 @@ def test_a_broker_that_dies_fails_its_calls_and_nobody_elses(granted: Path) -> N
     assert program.current() is not None
 
 
-def test_an_answer_with_more_than_one_descriptor_ends_its_sender() -> None:
+def test_an_answer_with_more_than_one_descriptor_ends_its_sender(tmp_path: Path) -> None:
     """And leaves none of them here."""
+    mark = Mark(tmp_path / "sent")
     here = program.current()
     broker = BrokerProcess(here, "a broker that lies")
-    with socket.socket(fileno=os.dup(broker.hand_over())) as theirs, open("/dev/null") as file:
+    with socket.socket(fileno=os.dup(broker.hand_over())) as theirs, mark.path.open() as file:
         broker.handed_over()
-        before = len(os.listdir("/proc/self/fd"))
         call = broker.ask(AskNames)
         socket.send_fds(theirs, [encode(Answer(1))], [file.fileno()] * 3)
         with pytest.raises(InternalError, match="3 descriptors"):
             call.result(10)
         until = time.monotonic() + 10
-        while len(os.listdir("/proc/self/fd")) >= before and time.monotonic() < until:
+        while mark.still_open() > 1 and time.monotonic() < until:
             time.sleep(0.01)
-        assert len(os.listdir("/proc/self/fd")) == before - 1  # its own socket is closed
+        assert mark.still_open() == 1
+        assert theirs.recv(4096) and theirs.recv(1) == b""  # after the question: its own socket is closed
 
 
 @pytest.mark.parametrize("args", [(), (1, 2, 3, 4, 5), tuple(range(7))])

@@ -54,6 +54,72 @@ def test_a_full_descriptor_table_refuses_the_start_and_nothing_else() -> None:
     assert again == "8"
 
 
+@pytest.mark.parametrize("most", [10, 64])
+def test_where_too_few_descriptors_are_allowed_nothing_is_started(most: int) -> None:
+    code = f"""
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import victim, bunri, threading
+from bunri.observe import family
+resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most}))
+for start in (victim.Victim.start, lambda: victim.Victim.pool(2), lambda: bunri.prepare(victim.Victim)):
+    try:
+        start()
+    except bunri.HostError as fault:
+        print(fault)
+print([thread.name for thread in threading.enumerate()])
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(HERE)], capture_output=True, text=True, timeout=60)
+    said = done.stdout.splitlines()
+    assert said[-1:] == ["['MainThread']"], done.stderr
+    assert len(said) == 4
+    for line in said[:-1]:
+        assert f"may have {most} descriptors" in line and "RLIMIT_NOFILE" in line
+
+
+_ALMOST_FULL = """
+import contextlib, os, resource, sys
+sys.path.insert(0, sys.argv[1])
+import victim, bunri
+from bunri.process import program, start
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+def try_with(free):
+    held = []
+    with contextlib.suppress(OSError):
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    for number in held[:free]:
+        os.close(number)
+    try:
+        with victim.Victim.start() as worker:
+            print("worked", worker.twice(1), end=" ")
+    except bunri.HostError as fault:
+        print("refused" if "RLIMIT_NOFILE" in str(fault) else fault, end=" ")
+    for number in held[free:]:
+        os.close(number)
+    with victim.Victim.start() as worker:
+        print(worker.twice(2), flush=True)
+    program.close()
+
+for free in range(1, 25):
+    if os.fork() == 0:
+        try:
+            try_with(free)
+        finally:
+            os._exit(0)
+    os.wait()
+"""
+
+
+def test_a_first_start_with_room_for_a_part_of_it_is_refused_and_the_next_one_works() -> None:
+    """Whichever descriptor it is that cannot be had: of the probe, the thread, the zygotes, the worker."""
+    done = subprocess.run([sys.executable, "-c", _ALMOST_FULL, str(HERE)], capture_output=True, text=True, timeout=120)
+    said = done.stdout.splitlines()
+    assert set(said) == {"refused 4", "worked 2 4"}, (said, done.stderr)
+    assert said == sorted(said) and len(said) == 24
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root is not counted by RLIMIT_NPROC")
 def test_a_full_process_table_refuses_the_start_and_nothing_else() -> None:
     limit = """

@@ -13,3 +13,7 @@ class Victim(bunri.Compartment):
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+
+class Reused(Victim):
+    reuse = bunri.Reuse.DANGEROUS_ACROSS_PRINCIPALS

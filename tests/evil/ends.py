@@ -193,7 +193,7 @@ class Monitor:
     def feed(self, packet: bytes, descriptors: list[int]) -> None:
         """One packet from the worker. Ended once the worker is."""
         try:
-            self.side._take(packet, descriptors)
+            self.side.take(packet, descriptors)
         except ProtocolError as fault:
             self.side.broken(fault)
         _drain(self._theirs)

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import bunri
 from bunri.wire.frames import FrameKind, pack
@@ -16,6 +17,14 @@ SPACE = {"os": os, "signal": signal, "socket": socket, "time": time, "pack": pac
 
 class Bell(bunri.Service):
     def ring(self, by: int) -> int: ...
+
+
+@dataclass(frozen=True)
+class Page:
+    """A record with bytes in it."""
+
+    text: bytes
+    number: int
 
 
 class Evil(bunri.Compartment):
@@ -28,6 +37,10 @@ class Evil(bunri.Compartment):
         space: dict[str, object] = {**SPACE, "bell": self._bell}
         exec(code, space)
         return str(space.get("result"))
+
+    def page(self, code: str) -> Page:
+        exec(code, dict(SPACE))
+        return Page(bytes(1 << 20), 7)
 
     def rows(self, code: str) -> Iterator[int]:
         exec(code, dict(SPACE))

@@ -89,6 +89,37 @@ def test_a_message_made_by_hand_ends_its_sender(name: str) -> None:
     assert why in death(code)
 
 
+PAGE = "os.write(3, pack(K.REPLY, b'\\x92\\xc4\\x00\\x07', call=2, blobs={blobs})); time.sleep(20)"
+BLOBS = {
+    "beyond its half of the arena": ("[(0, (8 << 20) - 32768, 32769)]", "outside of the sender's half"),
+    "in the monitor's half": ("[(0, 0, 32768)]", "outside of the sender's half"),
+    "across both halves": ("[(0, (4 << 20) - 1, 32768)]", "outside of the sender's half"),
+    "of a length that no arena has": ("[(0, 4 << 20, 2**32 - 1)]", "outside of the sender's half"),
+    "smaller than what travels there": ("[(0, 4 << 20, 32767)]", "too small for it"),
+    "for a field that is a number": ("[(1, 4 << 20, 32768)]", "large bytes for place 1, which takes none"),
+    "for a field that is not there": ("[(2, 4 << 20, 32768)]", "large bytes for place 2, which takes none"),
+    "twice for one": ("[(0, 4 << 20, 32768)] * 2", "two blobs for argument 0"),
+    "that never came": ("[(0, 2**32 - 1, 32768)]", "32768 bytes announced, 0 came"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BLOBS)
+def test_large_bytes_of_a_record_that_are_a_lie_end_their_sender(name: str) -> None:
+    blobs, why = BLOBS[name]
+    with Evil.start(BellHere()) as worker:
+        with pytest.raises(bunri.WorkerDied) as caught, bunri.deadline(10):
+            worker.page(PAGE.format(blobs=blobs))
+        assert why in str(caught.value)
+
+
+def test_large_bytes_of_a_record_that_are_where_they_are_said_to_be_come_through() -> None:
+    """The control: the same by hand and without a lie, and as it is sent."""
+    with Evil.start(BellHere()) as worker:
+        assert worker.page(PAGE.format(blobs="[(0, 4 << 20, 32768)]")) == evil_parts.Page(bytes(32768), 7)
+    with Evil.start(BellHere()) as worker:
+        assert worker.page("") == evil_parts.Page(bytes(1 << 20), 7)
+
+
 def test_a_stream_that_ignores_its_credit_ends_its_sender() -> None:
     with Evil.start(BellHere()) as worker:
         with pytest.raises(bunri.WorkerDied, match="items ahead"), bunri.deadline(10):

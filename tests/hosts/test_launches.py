@@ -53,7 +53,16 @@ def test_a_script_without_the_guard_is_told_of_it(folder: Path) -> None:
     script.write_text(CLASS + "with Here.start() as worker:\n    print(worker.twice(1))\n")
     done = run(script, cwd=folder)
     assert done.returncode == 1
-    assert 'if __name__ == "__main__"' in done.stderr
+    assert '\n    if __name__ == "__main__":\n        main()\n' in done.stderr
+
+
+@pytest.mark.parametrize("way", ["-m cProfile", "-m trace --count -C ."])
+def test_a_script_under_a_profiler_works_or_is_told_why_not(folder: Path, way: str) -> None:
+    """Python's own run it in a namespace that is no module (before 3.13): a zygote would import the profiler."""
+    script = folder / "profiled.py"
+    script.write_text(CLASS + MAIN)
+    done = run(*way.split(), script, cwd=folder)
+    assert "\n42\n" in done.stdout or "a profiler or a debugger ran its file" in done.stderr, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("way", ["-m package.app", "-m package", "-m single"])
@@ -78,14 +87,18 @@ def test_where_there_is_no_file_the_remedy_is_said(folder: Path, way: str) -> No
     assert "Move it to a module" in done.stderr, done.stderr
 
 
-def test_a_zip_application_is_refused_with_the_remedy(folder: Path) -> None:
+def test_a_class_in_the_main_part_of_a_zip_application_is_refused_with_the_remedy(folder: Path) -> None:
     archive = folder / "app.pyz"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("__main__.py", CLASS + MAIN)
         file.writestr("inside.py", CLASS)
     done = run(archive, cwd=folder)
     assert done.returncode == 1
-    assert "UsageError" in done.stderr, done.stderr
+    assert "a zip application" in done.stderr and "Move it to a module" in done.stderr, done.stderr
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("__main__.py", MAIN.replace("if __name__", "from inside import Here\nif __name__"))
+        file.writestr("inside.py", CLASS)
+    assert run(archive, cwd=folder).stdout.splitlines()[-1] == "42", "a module beside it is one that can be found"
 
 
 def test_an_isolated_and_an_optimised_interpreter(folder: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import bunri
 
@@ -22,6 +24,12 @@ class Point:
 @dataclass
 class NotFound(Exception):
     name: str
+
+
+@dataclass
+class Late(Exception):
+    seconds: int
+    why: str = field(kw_only=True)
 
 
 class Plain(bunri.Compartment):
@@ -47,6 +55,26 @@ class Plain(bunri.Compartment):
     def find(self, name: str) -> int:
         raise NotFound(name)
 
+    @bunri.raises(KeyError)
+    def look_up(self, name: str) -> int:
+        raise KeyError(name)
+
+    @bunri.raises(Late)
+    def be_late(self, seconds: int, why: str) -> None:
+        raise Late(seconds, why=why)
+
+    def where(self, name: str) -> tuple[str, str]:
+        return os.getcwd(), os.path.abspath(name)
+
+    def zeros(self, n: int) -> bytes:
+        return bytes(n)
+
+    def zeros_twice(self, n: int) -> list[bytes]:
+        return [bytes(n)] * 2
+
+    def start_thread(self) -> None:
+        threading.Thread(target=print).start()
+
     def ids(self) -> tuple[int, int, int]:
         return os.getpid(), os.getuid(), os.getgid()
 
@@ -56,6 +84,10 @@ class Plain(bunri.Compartment):
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def write_everywhere(self) -> None:
+        gc.unfreeze()
+        self._everything = gc.get_objects()  # which counts a reference to each
 
     def burn(self) -> None:
         while True:
@@ -84,6 +116,19 @@ class Fails(bunri.Compartment):
         raise RuntimeError("no")
 
     def ping(self) -> int:
+        return 1
+
+
+class Dies(bunri.Compartment):
+    """Is started, and dies by itself soon after."""
+
+    policy = bunri.Policy(threads=1)
+
+    def __init__(self) -> None:
+        threading.Timer(0.05, os._exit, (3,)).start()
+
+    def ping(self) -> int:
+        time.sleep(1)
         return 1
 
 
@@ -126,6 +171,21 @@ class Caller(bunri.Compartment):
     def count_twice(self, by: int) -> int:
         self._counter.count(by)
         return self._counter.count(by)
+
+
+class AsyncCounter(bunri.Service):
+    async def count(self, by: int) -> int: ...
+
+
+class AsyncCaller(bunri.Compartment):
+    """Is handed a service, and has a loop."""
+
+    def __init__(self, counter: AsyncCounter) -> None:
+        self._counter = counter
+
+    async def count_twice(self, by: int) -> int:
+        await self._counter.count(by)
+        return await self._counter.count(by)
 
 
 class Noter(bunri.Compartment):

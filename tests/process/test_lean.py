@@ -2,29 +2,69 @@
 
 from __future__ import annotations
 
-import asyncio
+import subprocess
+import sys
+from pathlib import Path
 
 import lean
-import lean_looping
+import pytest
 
-MONITORS = ("bunri.process.program", "bunri.process.pool", "bunri.process.spawn", "bunri.process.supervisor")
+MONITORS = (
+    *("bunri.process.program", "bunri.process.pool", "bunri.process.spawn", "bunri.process.supervisor"),
+    *("bunri.plan.planner", "bunri.plan.allow", "bunri.policy.toml", "bunri.seccomp._compile", "bunri.seccomp.program"),
+)
 
 
-def test_a_worker_without_a_loop_carries_neither_asyncio_nor_the_monitors_part() -> None:
-    with lean.Lean.start() as worker:
-        loaded = worker.loaded()
+WITHOUT_LOOP = """\
+import sys, lean
+with lean.Lean.start() as worker:
+    print(*worker.loaded())
+    print(*{'asyncio', 'ssl'} & {*sys.modules})
+"""
+WITH_LOOP = """\
+import asyncio, lean_looping
+async def main():
+    async with lean_looping.Looping.start() as worker:
+        print(*await worker.loaded())
+asyncio.run(main())
+"""
+
+
+def printed(program: str) -> list[set[str]]:
+    """The words of each line that a program prints. One of its own: what a broker needed, later workers have, too."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return [set(line.split()) for line in done.stdout.splitlines()]
+
+
+def test_a_worker_without_a_loop_carries_neither_asyncio_nor_the_monitors_part_and_its_program_no_asyncio() -> None:
+    loaded, of_program = printed(WITHOUT_LOOP)
     assert "bunri.process.worker" in loaded
-    assert not {"asyncio", "ssl", *MONITORS} & {*loaded}
+    assert not {"asyncio", "ssl", *MONITORS} & loaded
+    assert not of_program
 
 
 def test_a_worker_with_a_loop_has_asyncio_whether_its_module_imports_it_or_not() -> None:
-    async def asked() -> list[str]:
-        async with lean_looping.Looping.start() as worker:
-            return await worker.loaded()
-
-    loaded = asyncio.run(asked())
+    (loaded,) = printed(WITH_LOOP)
     assert "asyncio" in loaded
-    assert not {*MONITORS} & {*loaded}
+    assert not {*MONITORS} & loaded
+
+
+@pytest.mark.parametrize("package", ["bunri.seccomp", "bunri.plan", "bunri.policy"])
+def test_every_name_of_a_package_is_there_for_those_who_ask(package: str) -> None:
+    """Also as `import *` asks, and in any order; another name is an AttributeError."""
+    code = (
+        f"import {package} as p, random; names = list(p.__all__); random.shuffle(names); print(names)\n"
+        "assert all(getattr(p, name).__class__.__name__ != 'module' or name in ('fs', 'net') for name in names)\n"
+        "try: p.no_such_name\n"
+        "except AttributeError as fault: assert 'no_such_name' in str(fault)\n"
+        "else: raise AssertionError\n"
+        f"from {package} import *\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_worker_that_would_start_something_is_told_that_it_cannot() -> None:

@@ -15,25 +15,47 @@ import parts
 import pytest
 
 import bunri
-from bunri.process import program, spares
+from bunri.process import ahead, program, spares
 from bunri.process.spares import Spares
 
 
-def spares_of(cls: type[bunri.Compartment]) -> Spares:
-    """The spares of the class's template, which this starts."""
+def spares_of(cls: type[bunri.Compartment], policy: bunri.Policy | None = None) -> Spares:
+    """The spares of the class's template, which this starts, or of another one."""
     for _ in range(2):
-        with cls.start():
+        with cls.start_under(policy or cls.policy):
             pass
-    found = program.current().role_for(cls).template_for(cls, cls.policy).spares
-    until(lambda: len(found) == spares.MOST and all(w.side.open for w in found._waiting))
+    found = program.current().role_for(cls).template_for(cls, policy or cls.policy).spares
+    until_ready(found)
     return found
 
 
+def until_ready(found: Spares) -> None:
+    """As many as are to stand ready do, or more, of which so many were wanted before."""
+    until(lambda: len(found) >= found.number and all(w.side.open for w in found._waiting))
+
+
+def beyond() -> int:
+    """How many there are, but for the first few of each template."""
+    return sum(max(0, len(template.spares) - spares.LEAST) for template in program.current().templates())
+
+
 def until(fact: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 20
     while not fact():
         assert time.monotonic() < end, "it did not come to be"
         time.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def _as_if_alone() -> None:
+    """Those that other tests left would have uids and places that this one needs: a role knows 64 uids at first."""
+    every = [template.spares for template in program.current().templates()]
+    for each in every:
+        each._wanted = 0  # none is made any more
+    left = [worker for each in every for worker in list(each._waiting)]
+    for worker in left:
+        worker.kill("it was another test's spare")
+    until(lambda: all(worker._exit is not None for worker in left))
 
 
 def test_a_spare_is_confined_and_looked_at_and_was_sent_nothing() -> None:
@@ -50,10 +72,49 @@ def test_start_takes_a_spare_and_another_comes() -> None:
     found = spares_of(parts.Plain)
     ready = [worker.pid for worker in found._waiting]
     with parts.Plain.start() as first, parts.Plain.start() as second:
-        assert [first.process.pid, second.process.pid] == ready
+        assert [first.process.pid, second.process.pid] == ready[:2]
         assert (first.add(3), second.add(7)) == (3, 7)
-        until(lambda: len(found) == spares.MOST)
-        assert not {worker.pid for worker in found._waiting} & set(ready)
+        until(lambda: len(found) >= found.number)
+        assert not {worker.pid for worker in found._waiting} & set(ready[:2])
+
+
+def test_as_many_stand_ready_as_were_started_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But while starts may follow only the first few are made anew: who starts waits for the same processors."""
+    monkeypatch.setattr(spares, "QUIET", 1000.0)
+    policy = parts.Plain.policy.with_(memory="74M")
+    for _ in range(5):
+        parts.Plain.start_under(policy).close()
+    found = program.current().role_for(parts.Plain).template_for(parts.Plain, policy).spares
+    assert found.number == 5
+    until(lambda: len(found) == spares.LEAST)
+    time.sleep(0.2)
+    assert len(found) == spares.LEAST
+    monkeypatch.setattr(spares, "QUIET", 0.01)
+    for _ in range(2 * spares.MOST):
+        parts.Plain.start_under(policy).close()
+    assert found.number == spares.MOST
+    until(lambda: len(found) == spares.MOST)
+    monkeypatch.setattr(spares, "TOGETHER", 0.0)
+    monkeypatch.setattr(spares, "KEPT", 0.0)
+    parts.Plain.start_under(policy).close()
+    assert found.number == spares.LEAST, "that was long ago"
+
+
+def test_a_program_has_no_more_of_them_than_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many policies it starts workers under. The first few of each are not counted."""
+    monkeypatch.setattr(spares, "QUIET", 0.01)
+    monkeypatch.setattr(spares, "MOST_IN_ALL", 3)
+    policies = [parts.Plain.policy.with_(memory=f"{size}M") for size in (76, 77)]
+    for policy in policies:
+        for _ in range(5):
+            parts.Plain.start_under(policy).close()
+    role = program.current().role_for(parts.Plain)
+    found = [role.template_for(parts.Plain, policy).spares for policy in policies]
+    until(lambda: sum(map(len, found)) >= 2 * spares.LEAST)
+    time.sleep(0.5)
+    assert [each.number for each in found] == [5, 5]
+    assert all(len(each) >= spares.LEAST for each in found)
+    assert 0 < beyond() <= spares.MOST_IN_ALL
 
 
 def test_threat_03_a_used_worker_is_never_a_spare() -> None:
@@ -70,6 +131,47 @@ def test_threat_03_a_used_worker_is_never_a_spare() -> None:
     assert not served & {each.pid for each in found._waiting}
 
 
+def faults_of(pid: int) -> int:
+    """Minor page faults so far, which copies of pages are (proc_pid_stat(5))."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
+def faults_from_start_to_answer(policy: bunri.Policy) -> int:
+    """Of a spare that was made when all had been learned."""
+    for _ in range(5):
+        with parts.Plain.start_under(policy) as worker:
+            worker.add(1)
+    found = program.current().role_for(parts.Plain).template_for(parts.Plain, policy).spares
+    until_ready(found)
+    for _ in range(len(found)):
+        parts.Plain.start_under(policy).close()
+    until_ready(found)
+    before = {worker.pid: faults_of(worker.pid) for worker in found._waiting}
+    with parts.Plain.start_under(policy) as worker:
+        worker.add(1)
+        pid = worker.process.pid
+        return faults_of(pid) - before[pid]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a process that is not dumpable shows its pages to root only")
+def test_spares_have_copied_what_workers_write_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And without lessons they have not."""
+    taught = faults_from_start_to_answer(parts.Plain.policy.with_(memory="71M"))
+    monkeypatch.setattr(ahead, "LESSONS", 0)
+    untaught = faults_from_start_to_answer(parts.Plain.policy.with_(memory="72M"))
+    assert taught < untaught / 2
+
+
+def test_a_worker_that_writes_everywhere_costs_spares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "MOST", 300)
+    policy = parts.Plain.policy.with_(memory="73M")
+    for _ in range(3):
+        with parts.Plain.start_under(policy) as worker:
+            worker.write_everywhere()
+    written = program.current().role_for(parts.Plain).template_for(parts.Plain, policy).spares._written
+    assert not written._pages
+
+
 def test_a_loop_takes_a_spare() -> None:
     ready = {worker.pid for worker in spares_of(parts.Plain)._waiting}
 
@@ -84,7 +186,8 @@ def test_a_loop_takes_a_spare() -> None:
 
 def test_a_dead_spare_is_not_handed_out() -> None:
     found = spares_of(parts.Plain)
-    victims = [worker.pid for worker in found._waiting]
+    next_ones = list(found._waiting)[: spares.LEAST]  # not all: five deaths are held against a class (THREATS 8)
+    victims = [worker.pid for worker in next_ones]
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
     until(lambda: not any(worker.pid in victims for worker in found._waiting))
@@ -94,8 +197,8 @@ def test_a_dead_spare_is_not_handed_out() -> None:
 
 
 def test_without_starts_they_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spares, "KEPT", 0.3)
-    found = spares_of(parts.Plain)
+    monkeypatch.setattr(spares, "KEPT", 0.5)
+    found = spares_of(parts.Plain, parts.Plain.policy.with_(memory="75M"))  # nobody looks after these yet
     gone = list(found._waiting)
     until(lambda: len(found) == 0 and all(worker._exit is not None for worker in gone))
     with parts.Plain.start() as worker:
@@ -110,7 +213,7 @@ def test_a_policy_given_at_the_start_has_spares_of_its_own() -> None:
         with parts.Plain.start_under(policy) as worker:
             assert worker.process.pid not in others
     found = program.current().role_for(parts.Plain).template_for(parts.Plain, policy).spares
-    until(lambda: len(found) == spares.MOST and all(w.side.open for w in found._waiting))
+    until_ready(found)
     ready = [worker.pid for worker in found._waiting]
     with parts.Plain.start_under(policy) as worker:
         assert worker.process.pid == ready[0]
@@ -135,7 +238,7 @@ def test_they_end_with_the_program() -> None:
         timeout=60,
     )
     pids = done.stdout.split()
-    assert len(pids) == 2
+    assert len(pids) >= 2
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
@@ -152,9 +255,9 @@ def test_spares_that_die_at_once_are_not_made_without_end(monkeypatch: pytest.Mo
     monkeypatch.setattr(spares, "PAUSE", 0.05)  # by then it is over
     monkeypatch.setattr(found, "_make", made_and_killed)
     with parts.Plain.start(), parts.Plain.start():
-        until(lambda: len(made) == spares.MOST)
+        until(lambda: len(made) == found.number)
         time.sleep(0.5)
-    assert len(made) == spares.MOST
+    assert len(made) == found.number
 
 
 def test_a_spare_that_comes_too_late_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +266,7 @@ def test_a_spare_that_comes_too_late_is_not_made(monkeypatch: pytest.MonkeyPatch
     made: list[float] = []
     monkeypatch.setattr(spares, "KEPT", 0.3)
     monkeypatch.setattr(spares, "PAUSE", 0.4)
+    monkeypatch.setattr(spares, "QUIET", 0.4)
     monkeypatch.setattr(found, "_make", lambda: made.append(time.monotonic()))
     with parts.Plain.start(), parts.Plain.start():
         time.sleep(1)

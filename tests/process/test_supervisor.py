@@ -48,11 +48,27 @@ def test_only_a_timer_that_is_the_next_one_wakes_it(monkeypatch: pytest.MonkeyPa
     wake = supervisor._wake
     try:
         supervisor.run_at(time.monotonic() + 60, lambda: None)
+        time.sleep(0.05)  # it sleeps again
         monkeypatch.setattr(supervisor, "_wake", lambda: (wakes.append(time.monotonic()), wake()))
         supervisor.run_at(time.monotonic() + 120, lambda: None)
         assert not wakes
         supervisor.run_at(time.monotonic() + 0.05, came.set)
         assert len(wakes) == 1 and came.wait(5)
+    finally:
+        supervisor.stop()
+
+
+def test_a_timer_that_is_in_no_hurry_wakes_nobody_and_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is first among the timers, and the supervisor, which sleeps, has not seen it."""
+    supervisor, lazy, prompt = Supervisor(), threading.Event(), threading.Event()
+    try:
+        time.sleep(0.05)  # it has gone to sleep
+        monkeypatch.setattr(supervisor, "_wake", lambda wake=supervisor._wake: (wakes.append(1), wake()))
+        wakes: list[int] = []
+        supervisor.run_about(time.monotonic(), lazy.set)
+        assert not wakes and not lazy.wait(0.1)
+        supervisor.run_at(time.monotonic() + 0.05, prompt.set)
+        assert prompt.wait(5) and lazy.is_set()
     finally:
         supervisor.stop()
 

@@ -171,10 +171,14 @@ def test_it_has_no_network() -> None:
 
 
 def test_what_it_leaves_behind_ends_with_it() -> None:
-    process = bunri.spawn(["sh", "-c", "sleep 1000 & exit 0"], SHELL)
-    inside = set(procfs.children(process.pid))
+    process = bunri.spawn(["sh", "-c", "sleep 1000 & read until; exit 0"], SHELL, stdin=bunri.PIPE)
+    assert process.stdin is not None
+    until = time.monotonic() + 25
+    while not (inside := procfs.children(process.pid)):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    process.stdin.close()
     assert process.wait() == bunri.Exit(code=0)
-    until = time.monotonic() + 5
     while any(os.path.exists(f"/proc/{pid}") for pid in inside):
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -241,6 +245,7 @@ def test_what_is_not_there_is_a_plain_error() -> None:
         ("ls", ALONE, {}, "list of words"),
         ([], ALONE, {}, "list of words"),
         (["a\0b"], ALONE, {}, "NUL"),
+        (["", "x"], ALONE, {}, "names the program"),
         (["true"], bunri.Policy(), {}, "nothing that may be executed"),
         (["true"], bunri.Policy.compute(), {}, "compute"),
         (["true"], bunri.Policy(user=bunri.AT_START, files=[fs.system()]), {}, "open"),
@@ -311,8 +316,14 @@ def test_many_at_once_and_nothing_left() -> None:
 
 def test_waiting_on_a_loop() -> None:
     async def main() -> bunri.Exit:
-        process = bunri.spawn(["sh", "-c", "exit 4"], SHELL)
-        return await bunri.call(process.wait)
+        process = bunri.spawn(["sh", "-c", "read line; exit 4"], SHELL, stdin=bunri.PIPE)
+        with pytest.raises(bunri.UsageError, match=r"await bunri\.call\(process\.wait"):
+            process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
+        ended = await bunri.call(process.wait)
+        assert process.wait() == ended, "it is known, and nobody is held up"
+        return ended
 
     assert asyncio.run(main()) == bunri.Exit(code=4)
 

@@ -155,8 +155,8 @@ def test_a_deadline_holds_and_what_is_late_is_told_so(both: str) -> None:
     with unseen.Everything.start() as worker:
         began = time.monotonic()
         with pytest.raises(bunri.DeadlineExceeded), bunri.deadline(0.2):
-            worker.sleep(1.2)
-        assert time.monotonic() - began < 1.0
+            worker.sleep(4.0)
+        assert time.monotonic() - began < 3.0
         with pytest.raises(bunri.WorkerDied):
             worker.add(1)
 

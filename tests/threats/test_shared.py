@@ -149,6 +149,23 @@ def test_threat_30_attack() -> None:
             worker.run_code(grow)
 
 
+_HUGE = """
+libc.mmap.restype = ctypes.c_void_p
+ctypes.set_errno(0)
+found = libc.mmap(None, 1 << 21, 3, 0x40022, -1, 0)  # MAP_HUGETLB, private and anonymous
+result = errno.errorcode[ctypes.get_errno()] if found == ctypes.c_void_p(-1).value else "mapped"
+"""
+
+
+def test_threat_30_huge_pages_are_the_hosts() -> None:
+    """Their pool is small and everybody's; a control group of memory does not count them."""
+    assert attack(_HUGE) == "EPERM"
+
+
+def test_threat_30_control_of_huge_pages() -> None:
+    assert plain.run(_HUGE) in ("mapped", "ENOMEM")  # as many as the pool has, which is none on most hosts
+
+
 def test_threat_30_control() -> None:
     code = _MEMORY.replace("reader, writer = -1, -1", "reader, writer = os.pipe()").replace("PIPE", "writer")
     assert plain.run(code + "\nlibc.shmctl(libc.shmget(0, 1, 0), 0, None)") == "ok ok ok"

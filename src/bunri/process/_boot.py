@@ -1,7 +1,8 @@
 """Runs in: the base zygote, before anything else; a fresh interpreter started with -I -S -B, with the monitor's uid.
 
-Usage: python -I -S -B _boot.py SOCKET USERNS PATH...
-SOCKET is the control socket's number; PATH the folders that hold bunri and msgspec, nothing else.
+Usage: python -I -S -B _boot.py SOCKET USERNS MODULES PATH...
+SOCKET is the control socket's number; PATH the folders that hold bunri and msgspec, nothing else. MODULES, with commas
+between them: bunri's own that a role will import, loaded while nobody waits for them yet.
 USERNS "own": first move into a new user namespace in which 0 is the monitor's uid, and start over. The *interpreter*
 must be executed inside it: only then has the monitor rights over the memory, and may look at workers that are not
 dumpable (user_namespaces(7), ptrace(2)).
@@ -34,18 +35,20 @@ def main() -> None:
     # SIGCHLD ignored there is nobody to wait for (wait(2)).
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    number, userns, *paths = sys.argv[1:]
+    number, userns, modules, *paths = sys.argv[1:]
     if userns == "own":
         _enter_user_namespace()
         os.set_inheritable(int(number), True)
-        os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", __file__, number, "inherited", *paths])
+        os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", __file__, number, "inherited", modules, *paths])
     sys.path[:0] = paths
     gc.disable()  # what modules are made of stays: it is looked through neither now nor by those that are forked from here
     import importlib
 
     from bunri.process.zygote import run_base
 
-    importlib.import_module("bunri._public")  # every role needs the names: loaded before the fork, they are shared
+    # Every role needs the names: loaded before the fork, they are shared.
+    for module in ("bunri._public", *filter(None, modules.split(","))):
+        importlib.import_module(module)
     gc.freeze()
     gc.enable()
     run_base(int(number))

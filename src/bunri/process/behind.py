@@ -6,7 +6,6 @@ its end is told to all who wait.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
@@ -28,12 +27,16 @@ from bunri.errors import (
 )
 from bunri.plan.report import Report
 from bunri.policy import Policy
+from bunri.process import loops
+from bunri.process.blocking import running_loop
 from bunri.process.process import Process
 from bunri.process.refusals import CLOSED, killed_by_kernel
 from bunri.process.serving import MonitorSide
 from bunri.wire import Contract, MethodContract
 
 if TYPE_CHECKING:
+    import asyncio
+
     from bunri.process.program import Program
 
 OVER_WITHIN = 10.0  # seconds from the kill to the report of the end
@@ -161,7 +164,7 @@ class Behind(ABC):
         """Until the worker is confined, looked at, and `__init__` has returned. Raises what that found."""
         self.refuse_fork()
         assert self.init is not None
-        if self.loop is not None and asyncio._get_running_loop() is self.loop and not self.init.done:
+        if self.loop is not None and running_loop() is self.loop and not self.init.done:
             raise UsageError(
                 f"waiting for {self.describe()} here would block its event loop. Write: async with ..., or await a call first"
             )
@@ -197,6 +200,11 @@ class Behind(ABC):
         """Killed, or found dead. What it was doing fails as soon as it is reaped."""
         return self._cause is not None or self._exit is not None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is dead, be it that nobody has said so yet."""
+        return self._exit is not None
+
     def kill(self, cause: str, error: BaseException | None = None) -> None:
         """End it, with the first cause that anybody gave. In a forked child it is not ours to end: there its stub may be
         collected, or an exception may pass by."""
@@ -215,6 +223,10 @@ class Behind(ABC):
     def on_closed(self) -> None:
         """Its end of the channel is gone: it is dead, or acts as if it were (THREATS 21). Its own end is the cause, unless it lives."""
         self.kill(CLOSED)
+
+    def on_loop_closed(self) -> None:
+        """Nobody reads its channel any more."""
+        self.kill(loops.CLOSED)
 
     def death(self) -> BaseException:
         """The error for whoever still calls it."""
@@ -247,7 +259,7 @@ class Behind(ABC):
         if not self.is_ours:
             return
         self.kill("it was closed")
-        if asyncio._get_running_loop() is None:
+        if running_loop() is None:
             self.wait_over()
 
     async def close_async(self) -> None:

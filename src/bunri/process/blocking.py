@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
+import sys
 from typing import TYPE_CHECKING
 
+from bunri.calls import without_deadline
 from bunri.errors import UsageError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from bunri.process.serving import MonitorSide
 
 serving: contextvars.ContextVar[tuple[MonitorSide, ...]] = contextvars.ContextVar("bunri_serving", default=())
@@ -16,21 +19,22 @@ serving: contextvars.ContextVar[tuple[MonitorSide, ...]] = contextvars.ContextVa
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """That of this thread, or None."""
-    return asyncio._get_running_loop()
+    """That of this thread, or None. Who runs one has loaded asyncio; a program without one need not wait for its import."""
+    running = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)  # not there while it is being imported
+    return running() if running is not None else None
 
 
-def refuse_on_loop(name: str) -> None:
+def refuse_on_loop(name: str, stub: str = "worker") -> None:
     """Before a call of method `name` is waited for on this thread."""
     if running_loop() is not None:
         raise UsageError(
             f"calling {name} here would block the event loop, and with it every other session. "
-            f"Write: await bunri.call(worker.{name}, ...)"
+            f"Write: await bunri.call({stub}.{name}, ...)"
         )
 
 
-def refuse_result_on_loop() -> None:
-    """Before a Call's result is waited for on this thread."""
+def refuse_result_on_loop(*_: object) -> None:
+    """Before a Call's result is waited for on this thread. It may stand where what drives the Call would."""
     if running_loop() is not None:
         raise UsageError("result() here would block the event loop. Write: await call")
 
@@ -42,6 +46,14 @@ def refuse_served(side: MonitorSide, name: str) -> None:
             f"{side.who()} is blocked in the service call that this code answers: calling its {name} would wait for ever. "
             f"Return the answer first, or make the worker's call with bunri.call"
         )
+
+
+def context_of_its_own() -> contextvars.Context:
+    """For what a loop will call for a new worker: neither the deadline around its start nor a service in which it was
+    started is one of its later calls."""
+    context = without_deadline()
+    context.run(serving.set, ())
+    return context
 
 
 class answering:

@@ -87,5 +87,5 @@ def _take_user() -> tuple[int, int]:
     return program.take_user_for_life()
 
 
-confine_hooks.register(confine_hooks.Hooks(_end_zygotes, _take_user))
+confine_hooks.register(confine_hooks.Hooks(_end_zygotes, _take_user, here.note_confined))
 broker_hooks.register(_start_broker)

@@ -48,8 +48,23 @@ def become_worker_in_this_thread() -> None:
     _of_thread.kind = Kind.WORKER
 
 
+_confined = False
+
+
+def note_confined() -> None:
+    """It has confined itself, and ended its zygotes."""
+    global _confined
+    _confined = True
+
+
 def refuse_to_start() -> None:
-    """UsageError in a zygote or a worker: what starts others is not loaded there, and cannot be loaded in a worker."""
+    """UsageError in a zygote or a worker: what starts others is not loaded there, and cannot be loaded in a worker; and
+    in a process that has confined itself."""
+    if _confined:
+        raise UsageError(
+            "this process has confined itself, and starts nothing any more. Let another process start it, "
+            "or keep the zygotes, with the rights that they have: bunri.confine(..., zygotes=Zygotes.DANGEROUS_KEEP)"
+        )
     if _kind is not Kind.MONITOR:
         raise started_in_vain()
 

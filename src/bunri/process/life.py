@@ -8,7 +8,6 @@ in the queue until then.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import select
@@ -37,6 +36,7 @@ from bunri.plan.report import Report
 from bunri.policy import Policy
 from bunri.process.behind import Behind
 from bunri.process.denials import Denials
+from bunri.process.descendants import Descendants
 from bunri.process.groups import MemoryGroup
 from bunri.process.messages import Failed
 from bunri.process.output import Output
@@ -45,6 +45,8 @@ from bunri.text import printable
 from bunri.wire import Contract
 
 if TYPE_CHECKING:
+    import asyncio
+
     from bunri.process.attendant import Attendant
     from bunri.process.program import Program
     from bunri.process.templates import TemplateHandle
@@ -70,6 +72,7 @@ class Worker(Behind):
         self.refused: Denials | None = None  # development mode
         self.group: MemoryGroup | None = None
         self.programs: tuple[int, ...] = ()  # processes that it has made, and that count as its own
+        self._descendants = Descendants()
         self.asked = time.monotonic()
         self.waits = template.waits
         self._patience = 50  # times that its end waits for its last words to be heard
@@ -84,9 +87,9 @@ class Worker(Behind):
 
     def belongs_to(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """A spare is taken: from now on it is somebody's, and read on his loop or thread."""
-        self.side.end_background()
         self.asked = time.monotonic()
-        self.loop = self.side.loop = loop
+        self.loop = loop
+        self.side.belongs_to(loop)
 
     # the start -----------------------------------------------------------------------------------------------------
 
@@ -239,9 +242,11 @@ class Worker(Behind):
             return 0
         brokers = self.attendant.cpu_clock() if self.attendant is not None else 0
         try:
-            return sum(map(procfs.cpu_time_ns, (self.pid, *self.programs))) + brokers
+            own = procfs.cpu_time_ns(self.pid)
         except OSError:
             return 0  # it has just ended
+        several = self.template.settled.processes or self.programs
+        return own + brokers + (self._descendants.cpu_ns(self.pid, *self.programs) if several else 0)
 
     @property
     def has_budget(self) -> bool:
@@ -269,6 +274,8 @@ class Worker(Behind):
 
     def end_it(self) -> None:
         if self._forked:
+            if self.init is not None and self.init.done:
+                self.template.spares.learn_from(self)
             self._send_kill()
 
     def _send_kill(self) -> None:
@@ -321,9 +328,12 @@ class Worker(Behind):
         return self._report
 
     def narrow(self, policy: Policy) -> Report:
-        """Lower limits from outside (prlimit(2)); budgets are the monitor's own."""
+        """Lower limits from outside (prlimit(2)); budgets are the monitor's own. WorkerDied where it is over: its number may be
+        somebody else's by then."""
         narrowed = self.template.narrowed(policy)
         for name, value in narrowed.limits.items():
+            if self.is_over or self.has_ended:
+                raise self.death()
             rlimit.set_(name, value, value, self.pid)
         if self.group is not None:
             self.group.lower(narrowed.memory)

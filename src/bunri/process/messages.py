@@ -53,7 +53,7 @@ class RoleReady(Message, frozen=True, tag="role_ready"):
     """role -> monitor: imported and warm; fingerprints of the contracts, in the order asked."""
 
     pid: int
-    fingerprints: tuple[bytes, ...]
+    fingerprints: tuple[int, ...]
 
 
 class Failed(Message, frozen=True, tag="failed"):
@@ -104,6 +104,14 @@ class MakeWorker(Message, frozen=True, tag="make_worker"):
     gid: int | None = None
     groups: tuple[int, ...] = ()
     arena: int = 0  # bytes
+    spare: bool = False  # it is not waited for
+
+
+class Ahead(Message, frozen=True, tag="ahead"):
+    """monitor -> template: memory that its workers write to, as (address, bytes, address, bytes ...). Spare ones copy it before
+    they are wanted."""
+
+    memory: tuple[int, ...]
 
 
 class Forked(Message, frozen=True, tag="forked"):
@@ -121,7 +129,7 @@ class Ended(Message, frozen=True, tag="ended"):
     signal: int | None = None
 
 
-Down = MakeRole | MakeTemplate | MakeWorker | MakeBroker
+Down = MakeRole | MakeTemplate | MakeWorker | Ahead | MakeBroker
 Up = RoleReady | Failed | TemplateReady | Forked | Ended | BrokerReady | BrokerFailed | Answer | Refusal | Want | Denied
 
 encode = msgspec.msgpack.Encoder().encode

@@ -49,8 +49,8 @@ class Output:
         self._logger = logger
         self._prefix = prefix
         self._rest = b""
-        self._second = 0
-        self._lines = 0
+        self._second: int = 0
+        self._lines: int = 0
         self._dropped = 0
         self._share = Share()
 
@@ -69,8 +69,11 @@ class Output:
         if len(self._rest) > _LONGEST_LINE:
             lines.append(self._rest)
             self._rest = b""
-        for line in lines:
+        for index, line in enumerate(lines):
             self._log(line)
+            if self._lines > _PER_SECOND:  # the others of this piece are no longer looked at: there may be 65,536
+                self._dropped += len(lines) - index - 1
+                break
         return len(data)
 
     def close(self) -> None:

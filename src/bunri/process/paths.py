@@ -35,6 +35,11 @@ def module_of(name: str, qualname: str) -> ModuleRef:
         raise UsageError(
             f"the module {name!r} of {qualname} is not in sys.modules. Define compartments in an importable module"
         )
+    if not hasattr(module, qualname.partition(".")[0]):
+        raise UsageError(
+            f"{qualname} is not in the module {name!r} that it is said to be of: a profiler or a debugger ran its file as its "
+            f"own, or it was made under another name. Move it to a module"
+        )
     spec = getattr(module, "__spec__", None)
     if name == "__main__":
         return _main_module(module, qualname)
@@ -55,7 +60,8 @@ def _main_module(module: ModuleType, qualname: str) -> ModuleRef:
     file = getattr(module, "__file__", None)
     if not file or not os.path.isfile(file):
         raise UsageError(
-            f"{qualname} is defined where there is no file to load it from (a notebook, -c, standard input). Move it to a module"
+            f"{qualname} is defined where there is no file to load it from (a notebook, a prompt, -c, standard input, "
+            f"__main__.py of a zip application). Move it to a module"
         )
     return ModuleRef(MAIN_NAME, os.path.abspath(file))
 

@@ -89,7 +89,12 @@ class _Wait:
         self._owner = owner
 
     def __call__(self) -> Exit:
-        return self._bunri_submit().result()
+        ended = self._bunri_submit()
+        if not ended.done():
+            from bunri.process.blocking import refuse_on_loop  # the monitor's: no worker waits for one
+
+            refuse_on_loop("wait", "process")
+        return ended.result()
 
     def _bunri_submit(self, *args: Any) -> Call[Exit]:
         if args:

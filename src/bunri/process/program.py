@@ -22,15 +22,16 @@ from bunri.broker.messages import Charge, Word
 from bunri.compartment import Compartment, defined_in
 from bunri.confine import detect
 from bunri.errors import HostError, UsageError
-from bunri.kernel import sockets
+from bunri.kernel import rlimit, sockets
 from bunri.plan import ONE_THREAD
-from bunri.plan.host import Host, UserNamespaces
+from bunri.plan.host import FEWEST_DESCRIPTORS, Host, UserNamespaces
 from bunri.policy import Policy, User, UserKind
 from bunri.process import here, paths
 from bunri.process.brokers import BrokerProcess
 from bunri.process.groups import MemoryGroups
 from bunri.process.messages import Ended, IdMap, MakeBroker, MakeRole, Message, RoleReady
 from bunri.process.output import Output
+from bunri.process.refusals import no_room_means
 from bunri.process.supervisor import Supervisor
 from bunri.process.templates import TemplateHandle, seen_at
 from bunri.process.users import Blocks, DynamicUsers
@@ -212,6 +213,10 @@ class Program:
         if self.users is not None:
             self.users.close()
 
+    def templates(self) -> list[TemplateHandle]:
+        """Those that may be asked for workers."""
+        return [template for role in self._roles.values() for template in role.templates.values()]
+
     def close_in_child(self) -> None:
         """In a forked child: let go of what is the parent's, without a word to anybody."""
         self.supervisor.close_descriptors()
@@ -238,16 +243,18 @@ class Base(Zygote):
                 "sys.executable is empty, so bunri cannot start a fresh interpreter. Set it to the path of python"
             )
         host = program.host
-        started = early.zygote(own_namespace=not host.is_root and host.user_namespaces is UserNamespaces.FULL)
-        super().__init__(program, "the base zygote", (started.control, started.theirs))
-        self._process = started.process
-        os.set_blocking(started.output, False)
-        self._output = Output(started.output, logging.getLogger("bunri.zygote"), "", program.supervisor.remove)
-        program.supervisor.add(started.output, self._output.drain)
-        self.handed_over()
         monitor = os.pidfd_open(os.getpid())
-        sockets.send(self._control, b"m", [monitor])
-        os.close(monitor)
+        try:
+            started = early.zygote(own_namespace=not host.is_root and host.user_namespaces is UserNamespaces.FULL)
+            super().__init__(program, "the base zygote", (started.control, started.theirs))
+            self._process = started.process
+            os.set_blocking(started.output, False)
+            self._output = Output(started.output, logging.getLogger("bunri.zygote"), "", program.supervisor.remove)
+            program.supervisor.add(started.output, self._output.drain)
+            self.handed_over()
+            sockets.send(self._control, b"m", [monitor])
+        finally:
+            os.close(monitor)
         self._made: dict[int, Role | BrokerProcess] = {}
         self._number = 0
 
@@ -378,7 +385,7 @@ class Role(Zygote):
                 template.end()
         return False
 
-    def _compare(self, fingerprints: tuple[bytes, ...]) -> None:
+    def _compare(self, fingerprints: tuple[int, ...]) -> None:
         classes = defined_in(self.module)
         for name, theirs in zip(self.names, fingerprints, strict=True):
             if contract_of(classes[name]).fingerprint != theirs:
@@ -478,9 +485,22 @@ def current() -> Program:
         raise here.started_in_vain()
     with _making:
         if _current is None:
-            _current = Program()
+            _refuse_few_descriptors()
+            with no_room_means("bunri's own thread has no room for what it waits with"):
+                _current = Program()
             atexit.register(close)
         return _current
+
+
+def _refuse_few_descriptors() -> None:
+    """Before anything is started. The zygotes inherit the limit, and some of theirs have fixed numbers."""
+    soft, _ = rlimit.get("NOFILE")
+    if 0 <= soft < FEWEST_DESCRIPTORS:
+        raise HostError(
+            f"this program may have {soft} descriptors, and each of its zygotes needs {FEWEST_DESCRIPTORS}",
+            layer="descriptors",
+            remedy="Raise RLIMIT_NOFILE, as with ulimit -n 4096",
+        )
 
 
 def close() -> None:

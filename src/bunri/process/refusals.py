@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import signal
+from collections.abc import Generator
 from typing import Final
 
 from bunri.errors import BunriError, Denial, Exit, HostError, Observer, Promise, UsageError, Violation
@@ -12,6 +16,8 @@ from bunri.process.messages import Failed
 from bunri.text import printable
 
 CLOSED = "it closed its channel"
+NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_MORE_ROOM: Final = "Close what is not needed, or raise RLIMIT_NOFILE before the first start, as with ulimit -n 4096"
 
 # Which promise is not kept when a step fails.
 _PROMISES: Final = {
@@ -27,8 +33,11 @@ def start_error(failed: Failed) -> BunriError:
     """The exception for a zygote or a worker that could not go on."""
     text = printable(failed.text)
     if failed.usage:
+        text = printable(failed.text, keep_newlines=True)  # it may show lines to write
         trace = f"\n{printable(failed.trace, keep_newlines=True, limit=16384)}" if failed.trace else ""
         return UsageError(text + trace)
+    if failed.errno in NO_ROOM:
+        return HostError(text, layer=printable(failed.step or "descriptors"), errno=failed.errno, remedy=_MORE_ROOM)
     return HostError(
         text,
         promise=_PROMISES.get(failed.step or ""),
@@ -36,6 +45,18 @@ def start_error(failed: Failed) -> BunriError:
         errno=failed.errno,
         remedy="See what this host lacks, or name the promise in may_miss",
     )
+
+
+@contextlib.contextmanager
+def no_room_means(what: str) -> Generator[None]:
+    """HostError with these words where a table of descriptors is full, that of this process or of all."""
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno not in NO_ROOM:
+            raise
+        text = f"{what}: {os.strerror(fault.errno or 0)}"
+        raise HostError(text, layer="descriptors", errno=fault.errno, remedy=_MORE_ROOM) from fault
 
 
 def killed_by_kernel(who: str, policy: Policy, exit: Exit) -> Violation | None:

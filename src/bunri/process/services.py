@@ -7,10 +7,13 @@ says otherwise; what is over that waits its turn.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import itertools
 import logging
+import math
 import os
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ from bunri.channel.handles import IncomingHandles, OutgoingHandles
 from bunri.channel.link import close_all
 from bunri.channel.streams import Outflow
 from bunri.errors import Misbehaved, ProtocolError
+from bunri.process import turns
 from bunri.process.blocking import answering
 from bunri.process.output import Share
 from bunri.service import Service
@@ -29,24 +33,53 @@ from bunri.wire.frames import BLOCKING, FrameKind, Message
 from bunri.wire.tables import ObjectTable
 
 if TYPE_CHECKING:
+    import asyncio
+
     from bunri.process.serving import MonitorSide
 
 log = logging.getLogger("bunri.service")
 
 _TRACEBACK = 2000  # bytes, about
+_SMALL = 1024  # bytes of arguments that are made into objects in no time
 MOST_TASKS = 256  # service calls of one worker that run or wait at one time
 
 
 @dataclass(frozen=True)
 class _Request:
-    """One admitted call."""
+    """One admitted call. What has to wait its turn waits as the bytes that came: as objects, a megabyte of small ones would be
+    a hundred. Only handles are taken out at once (`args`, `source`), for their numbers may be released meanwhile."""
 
-    number: int
-    obj: int
+    message: Message
     method: MethodContract
     service: Service
-    args: tuple[Any, ...]
-    blocks: bool
+    blobs: dict[int, bytes] | None
+    size: int
+    args: tuple[Any, ...] | None = None
+    source: IncomingHandles | None = None
+
+    @property
+    def number(self) -> int:
+        return self.message.call
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.message.obj, self.method.number
+
+    @property
+    def blocks(self) -> bool:
+        return bool(self.message.flags & BLOCKING)
+
+    def arguments(self) -> tuple[Any, ...]:
+        """ProtocolError for anything that the method does not take."""
+        if self.args is not None:
+            return self.args
+        args: tuple[Any, ...] = self.method.decode_arguments(self.message.body, None, self.blobs)
+        return args
+
+    def drop(self) -> None:
+        """Nobody will serve it."""
+        if self.source is not None:
+            self.source.close_unclaimed()
 
 
 class Services:
@@ -61,32 +94,47 @@ class Services:
         self._runner: asyncio.Runner | None = None  # of a program without a loop
         self._running_own = threading.Lock()  # held while a thread is inside it
         self._closed = False
+        self._held = 0  # bytes of the calls that run on the program's loop, or wait for their turn
+        self._held_descriptors = 0  # that came with them
+        self.admitted = 0  # calls in all
         self._share = Share()
         self._is_quiet = False
 
     def sink(self) -> OutgoingHandles:
-        return OutgoingHandles(self._table.add, lambda number: self._table.release(number, 1))
+        return OutgoingHandles(self._hand_out, lambda number: self.release(number, 1))
 
     def source(self, descriptors: list[int]) -> IncomingHandles:
         return IncomingHandles(descriptors, self._original)
 
-    def release(self, obj: int, count: int) -> None:
-        self._table.release(obj, count)
+    def _hand_out(self, service: Service, contract: Contract) -> int:
+        with self._side.state:  # calls are made on any thread
+            return self._table.add(service, contract)
 
-    def cancel(self, number: int) -> None:
+    def release(self, obj: int, count: int) -> None:
+        with self._side.state:
+            self._table.release(obj, count)
+
+    def cancel(self, number: int) -> bool:
+        """Whether there was anything to cancel."""
         task = self._tasks.get(number)
-        if task is not None:
-            task.cancel()
+        return task is not None and task.cancel()
 
     def close(self) -> None:
-        """The worker is over: whatever still runs for it is cancelled, on its loop."""
+        """The worker is over: whatever still runs for it is cancelled, and whatever waits is dropped, on its loop."""
+        self._closed = True
         loop = self._side.loop
         if loop is not None and self._tasks and not loop.is_closed():
-            for task in list(self._tasks.values()):
-                loop.call_soon_threadsafe(task.cancel)
-        self._closed = True
+            with contextlib.suppress(RuntimeError):  # it was closed in this very moment
+                loop.call_soon_threadsafe(self._drop_all)
         self._table = ObjectTable()  # what it was handed is nobody's any more
         self._close_own_loop()
+
+    def _drop_all(self) -> None:
+        for request in itertools.chain.from_iterable(self._queued.values()):
+            request.drop()
+        self._queued.clear()
+        for task in list(self._tasks.values()):
+            task.cancel()
 
     def _close_own_loop(self) -> None:
         """Unless a thread is inside it: that one closes it when it comes out."""
@@ -99,9 +147,10 @@ class Services:
     # one call ------------------------------------------------------------------------------------------------------
 
     def work(self) -> None:
-        """Serve the calls that stand in the queue."""
+        """Serve the calls that stand in the queue; on a loop, so many as take one turn (turns.py)."""
         side = self._side
-        while side.waiting and not side.worker.is_over:
+        until = math.inf if side.loop is None else time.monotonic() + turns.LONGEST
+        while side.waiting and not side.worker.is_over and (until is math.inf or time.monotonic() < until):
             message, descriptors = side.waiting.popleft()
             try:
                 self._serve(self._admit(message, descriptors))
@@ -113,31 +162,41 @@ class Services:
         """Look at a call before anything of it runs. Its descriptors are closed where it is refused: here, or by the decoder, and
         never twice, for by then the number may be somebody else's."""
         try:
-            service, method = self._called(message)
+            service, method, size = self._called(message)
             blobs = self._side.blobs_of(message)
         except ProtocolError:
             close_all(descriptors)
             raise
-        args = method.decode_arguments(message.body, self.source(descriptors), blobs)
-        return _Request(message.call, message.obj, method, service, args, bool(message.flags & BLOCKING))
+        self.admitted += 1
+        if not (descriptors or method.sends_handles):
+            return _Request(message, method, service, blobs, size)
+        source = self.source(descriptors)
+        args = method.decode_arguments(message.body, source, blobs)
+        return _Request(message, method, service, None, size, args, source)
 
-    def _called(self, message: Message) -> tuple[Service, MethodContract]:
+    def _called(self, message: Message) -> tuple[Service, MethodContract, int]:
         service, contract = self._table.get(message.obj)
         if message.kind is not FrameKind.CALL or message.method >= len(contract.methods):
             raise ProtocolError(
                 f"a call of method {message.method} of {contract.cls.__qualname__}, which has {len(contract.methods)}"
             )
         method = contract.methods[message.method]
-        self._count(service, method, message)
-        return service, method
+        return service, method, self._count(service, method, message)
 
-    def _count(self, service: Service, method: MethodContract, message: Message) -> None:
+    def _count(self, service: Service, method: MethodContract, message: Message) -> int:
+        """Take the call off the limits: its size in bytes."""
         if len(self._tasks) + sum(map(len, self._queued.values())) >= MOST_TASKS:
             raise ProtocolError(f"more than {MOST_TASKS} calls of services at one time")
+        size = len(message.body) + sum(blob.length for blob in message.blobs)
+        if self._held:
+            policy = self._side.worker.policy.settled()
+            if self._held + size > policy.memory:
+                raise ProtocolError(f"calls of services at one time with more bytes than its memory of {policy.memory}")
+            if self._held_descriptors + message.descriptors > policy.open_files:
+                raise ProtocolError(f"calls of services at one time with more than {policy.open_files} descriptors")
         limits = method.limits
         if limits is None:
-            return
-        size = len(message.body) + sum(blob.length for blob in message.blobs)
+            return size
         if limits.size is not None and size > limits.size:
             raise ProtocolError(f"a call of {method.name} with {size} bytes; its limit is {limits.size}")
         if limits.calls is not None:
@@ -145,25 +204,24 @@ class Services:
             counts[method.name] = counts.get(method.name, 0) + 1
             if counts[method.name] > limits.calls:
                 raise ProtocolError(f"call {counts[method.name]} of {method.name}; its limit is {limits.calls}")
+        return size
 
     def _serve(self, request: _Request) -> None:
         kind = request.method.kind
         if kind is Kind.PLAIN or (kind is Kind.STREAM and self._side.loop is None):
-            self._run(request)
+            self._run(request, request.arguments())
         elif self._side.loop is not None:
             self._queue(request)
         else:
             self._run_on_own_loop(request)
 
-    def _run(self, request: _Request) -> None:
+    def _run(self, request: _Request, args: tuple[Any, ...]) -> None:
         """A `def` method, here and now."""
         side = self._side
         with answering(side, request.blocks):
             try:
                 method = request.method
-                result = getattr(request.service, method.name)(
-                    *method.positional(request.args), **method.keywords(request.args)
-                )
+                result = getattr(request.service, method.name)(*method.positional(args), **method.keywords(args))
                 if method.kind is Kind.STREAM:
                     self._give(request, result)
                 else:
@@ -177,31 +235,70 @@ class Services:
             if self._closed:
                 return
             if self._runner is None:
+                import asyncio
+
                 self._runner = asyncio.Runner()
             with answering(self._side, request.blocks):
-                self._runner.run(self._task(request))
+                self._runner.run(self._task(request, request.arguments()))
         if self._closed:
             self._close_own_loop()
 
     def _queue(self, request: _Request) -> None:
-        key = (request.obj, request.method.number)
+        """An `async def` method, on the program's loop: now, or when those before it have ended."""
         limits = request.method.limits
         most = limits.concurrent if limits is not None and limits.concurrent is not None else 1
-        if self._running[key] >= most:
-            self._queued[key].append(request)
-            return
-        self._running[key] += 1
-        assert self._side.loop is not None
-        task = self._side.loop.create_task(self._task(request, key))
-        self._tasks[request.number] = task
+        self._held += request.size
+        self._held_descriptors += request.message.descriptors
+        if self._running[request.key] >= most or self._queued[request.key]:
+            self._queued[request.key].append(request)
+        else:
+            self._begin(request)
 
-    async def _task(self, request: _Request, key: tuple[int, int] | None = None) -> None:
+    def _begin(self, request: _Request) -> None:
+        assert self._side.loop is not None
+        if request.number in self._tasks:
+            request.drop()
+            raise ProtocolError(f"two calls with number {request.number} at one time")
+        args = request.arguments()
+        self._running[request.key] += 1
+        self._tasks[request.number] = self._side.loop.create_task(self._task_in_turn(request, args))
+
+    async def _task_in_turn(self, request: _Request, args: tuple[Any, ...]) -> None:
+        try:
+            await self._task(request, args)
+        finally:
+            self._held -= request.size
+            self._held_descriptors -= request.message.descriptors
+            self._tasks.pop(request.number, None)
+            self._running[request.key] -= 1
+            self._begin_next(request.key)
+
+    def _begin_next(self, key: tuple[int, int]) -> None:
+        """The first of those that wait. What is large takes long to be made into objects, and stands in line for that."""
+        if not self._queued[key]:
+            return
+        if self._queued[key][0].size <= _SMALL:
+            self._begin_first(key)
+        else:
+            assert self._side.loop is not None
+            turns.wait_in_line(self._side.loop, lambda: self._begin_first(key))
+
+    def _begin_first(self, key: tuple[int, int]) -> None:
+        """None of a worker that is over: what it asked for, nobody wants any more."""
+        if self._closed or self._side.worker.is_over or not self._queued[key]:
+            return
+        try:
+            self._begin(self._queued[key].popleft())
+        except ProtocolError as fault:
+            self._side.broken(fault)
+
+    async def _task(self, request: _Request, args: tuple[Any, ...]) -> None:
+        import asyncio  # on whose loop this runs
+
         method = request.method
         try:
             with answering(self._side, request.blocks):
-                result = getattr(request.service, method.name)(
-                    *method.positional(request.args), **method.keywords(request.args)
-                )
+                result = getattr(request.service, method.name)(*method.positional(args), **method.keywords(args))
                 if method.kind is Kind.ASYNC:
                     self._answer(request, await result)
                 elif method.kind is Kind.ASYNC_STREAM:
@@ -212,13 +309,8 @@ class Services:
             self._refuse(request, fault)
         except Exception as fault:
             self._refuse(request, fault)
-        finally:
-            self._tasks.pop(request.number, None)
-            if key is not None:
-                self._running[key] -= 1
-                if self._queued[key]:
-                    self._queue(self._queued[key].popleft())
-        self._side.flush()
+        if not self._closed:
+            self._side.flush()
 
     # answers -------------------------------------------------------------------------------------------------------
 
@@ -237,7 +329,7 @@ class Services:
         declared = method.encode_exception(fault)
         if declared is not None:
             side.post(FrameKind.RAISED, declared, call=request.number)
-        elif isinstance(fault, asyncio.CancelledError):
+        elif faults.is_cancelled(fault):
             side.post(FrameKind.ERROR, faults.cancelled(), call=request.number)
         else:
             reference = os.urandom(4).hex()
@@ -277,6 +369,8 @@ class Services:
         self._side.post(FrameKind.END, call=request.number)
 
     async def _give_async(self, request: _Request, items: AsyncIterator[Any]) -> None:
+        import asyncio
+
         flow = self._side.outflows[request.number] = Outflow()
         news = asyncio.Event()
         flow.wake = news.set

@@ -1,8 +1,7 @@
 """Runs in: the monitor. Its side of one worker's conversation: calls into the worker, and services that the worker
 was handed.
 
-Who reads the channel: the loop that started the worker; without a loop, the thread that is inside a call to it; and
-while there are only Calls that no thread waits for, the supervisor. A direct call from a second thread waits its turn.
+Who reads the channel, and on which thread, stands in reading.py.
 
 Everything that comes from the worker is hostile. A ProtocolError, a limit that is exceeded, a service that raises
 Misbehaved: the worker is killed, with that as the cause, and every call in it fails. What is decided is decided from
@@ -11,23 +10,21 @@ what stands here.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import math
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bunri.calls import Call, current_deadline, refuse_if_past
 from bunri.channel import faults
 from bunri.channel.arena import Arena
-from bunri.channel.conversation import Blocks, Conversation, Outgoing
+from bunri.channel.conversation import Blocks, Encoded, Outgoing
 from bunri.channel.link import Link, close_all
 from bunri.errors import BunriError, DeadlineExceeded, ProtocolError, UsageError
 from bunri.process import here
 from bunri.process.blocking import refuse_on_loop, refuse_result_on_loop, refuse_served, running_loop, serving
+from bunri.process.reading import MonitorEnd
 from bunri.process.services import Services
 from bunri.process.streams import AsyncStream, Stream
 from bunri.process.worker import LISTENER
@@ -45,37 +42,60 @@ from bunri.wire.frames import (
 from bunri.wire.handles import Sink, Source
 
 if TYPE_CHECKING:
+    import asyncio
+
     from bunri.process.behind import Behind
 
 DEFAULT_DEADLINE = 60.0  # seconds, of a `def` call into a worker (THREATS 23)
 CANCEL_GRACE = 1.0  # seconds in which an `async def` method may obey its cancellation
 WINDOW = 1024  # calls on the wire; further ones wait here
+_OTHERS = 16  # descriptors of a worker, at the most, that are no handles under way: of its channel, output, loop
 _SENT_AT_ONCE = 8
 _QUICK_BODY = 32 << 10  # bytes
 _SHARED = 1024  # bytes of small calls that share a packet before it goes out
-_LOOK = 0.02  # seconds
+STALE, STALE_FOR_EACH = 64, 20  # messages about what is over: in all, and for each call that it has made
 MOST_UNREAD = 4096  # packets that a worker leaves unread before it is ended
 
 
-class MonitorSide(Conversation):
+class _Submitted:
+    """A call that has not gone out yet."""
+
+    __slots__ = ("args", "call", "encoded", "method", "obj", "until")
+
+    def __init__(
+        self, obj: int, method: MethodContract, args: tuple[Any, ...], call: Call[Any], until: float | None
+    ) -> None:
+        self.obj, self.method, self.args = obj, method, args
+        self.call = call
+        self.until = until
+        self.encoded: Encoded | None = None  # where it was already
+
+    @property
+    def handles(self) -> int:
+        """How many go with it, once it is encoded."""
+        sink = self.encoded[2] if self.encoded is not None else None
+        return len(sink.descriptors) if sink is not None else 0
+
+    def end(self, error: BaseException | None) -> None:
+        """It does not go out."""
+        if self.encoded is not None and self.encoded[2] is not None:
+            self.encoded[2].close()
+        self.call.finish(None, error)
+
+
+class MonitorSide(MonitorEnd):
     """The monitor's end of one worker's channel."""
 
     def __init__(self, link: Link, arena: Arena | None, worker: Behind, loop: asyncio.AbstractEventLoop | None) -> None:
-        super().__init__(link, arena)
-        self.worker = worker
-        self.loop = loop
+        super().__init__(link, arena, worker, loop)
         self.services = Services(self)
-        self.open = False  # the worker was looked at: packets may go to it (set by `let_through`)
         self.watched = False
-        self._turn = threading.RLock()  # whoever reads
-        self._background = False  # the supervisor reads
-        self._later: deque[Callable[[], None]] = deque()  # calls beyond the window
+        self._later: deque[_Submitted] = deque()  # beyond the window
+        self._crowded: deque[_Submitted] = deque()  # those for whose handles there is no room
         self._over: BaseException | None = None
-        self._asked = False  # the supervisor was asked to
         self._plainly = False  # open, not over, and without a loop: a plain call may take the short way
         self._forks = here.forks
-        self._writing = False  # the loop waits for room
-        self._leaving = self._left_loop = False  # the loop is to forget the channel; it has
+        self._stale = 0
 
     # calls ---------------------------------------------------------------------------------------------------------
 
@@ -144,7 +164,7 @@ class MonitorSide(Conversation):
                     value = method.decode_result(packet[HEADER_SIZE:], None, None)
                     del self.pending[number]
                     return value
-                self._take(packet, descriptors)
+                self.take(packet, descriptors)
         except (ProtocolError, ConnectionError) as fault:
             self.broken(fault)
         except BaseException:
@@ -159,18 +179,17 @@ class MonitorSide(Conversation):
         refuse_if_past()
         self._refuse_served(method)
         call: Call[Any] = Call()
-        if self.loop is not None and running_loop() is not self.loop:
-            if running_loop() is not None:
-                raise UsageError(
-                    f"{self.who()} was started on another event loop. Start a worker on the loop that uses it"
-                )
-            until = self._until(method)
-            self.loop.call_soon_threadsafe(self._begin_later, obj, method, args, call, until)
-            return call
         if self.loop is None:
             # Whoever waits in result() reads; for anybody else the supervisor does, and after a tick in any case.
-            call.attach(drive=self._drive_call, observed=self._read_soon)
-        self._begin_later(obj, method, args, call, self._until(method))
+            call.attach(drive=self.drive_call, observed=self.read_soon)
+        else:
+            self._refuse_other_loop()
+            call.attach(drive=refuse_result_on_loop)
+        one = _Submitted(obj, method, args, call, self._until(method))
+        if method.sends_handles and method.kind.is_async:
+            self._begin_with_handles(one)
+        else:
+            self._begin_later(one)
         return call
 
     def iterate(self, obj: int, method: MethodContract, args: tuple[Any, ...]) -> Stream:
@@ -185,6 +204,8 @@ class MonitorSide(Conversation):
     def iterate_async(self, obj: int, method: MethodContract, args: tuple[Any, ...]) -> AsyncStream:
         """Start a stream that is read on the running loop."""
         self._refuse_served(method)
+        if self.loop is not None:
+            self._refuse_other_loop()
         if self.loop is None or running_loop() is not self.loop:
             raise UsageError(
                 f"{method.name} streams on the event loop that started {self.who()}. Start the worker there"
@@ -198,26 +219,58 @@ class MonitorSide(Conversation):
         self.flush()
         return out
 
-    def _begin_later(
-        self, obj: int, method: MethodContract, args: tuple[Any, ...], call: Call[Any], until: float | None
-    ) -> None:
+    def _begin_later(self, one: _Submitted) -> None:
         with self.state:
             if self._later or (self._over is None and len(self.pending) >= WINDOW):
-                self._later.append(lambda: self._begin_now(obj, method, args, call, until))
+                self._wait(self._later, one)
             else:
-                self._begin_now(obj, method, args, call, until)
+                self._begin_now(one)
 
-    def _begin_now(
-        self, obj: int, method: MethodContract, args: tuple[Any, ...], call: Call[Any], until: float | None
-    ) -> None:
+    def _begin_with_handles(self, one: _Submitted) -> None:
+        """An `async def` method holds what it was handed until it answers, and a worker no more than its `open_files`:
+        what goes beyond that waits here, and other calls pass it by."""
+        try:
+            one.encoded = self.encoded(one.method, one.args)
+        except BunriError as fault:
+            one.end(fault)
+            return
+        with self.state:
+            self._wait(self._crowded, one)
+            self._begin_crowded()
+
+    def _wait(self, queue: deque[_Submitted], one: _Submitted) -> None:
+        one.call.attach(stop=lambda: self._no_longer(one, None))
+        queue.append(one)
+        self.watch()
+
+    def _no_longer(self, one: _Submitted, error: BaseException | None) -> None:
+        """It was cancelled before it went out, or is too late."""
+        with self.state:
+            for queue in (self._later, self._crowded):
+                if one in queue:
+                    queue.remove(one)
+                    one.end(error)
+
+    def _begin_crowded(self) -> None:
+        """With `state` held: in their order, as far as there is room; once it is over they hear it."""
+        while self._crowded and (self._over is not None or self._has_room_for(self._crowded[0].handles)):
+            self._begin_now(self._crowded.popleft())
+
+    def _has_room_for(self, handles: int) -> bool:
+        most = self.worker.policy.open_files
+        assert isinstance(most, int)  # it was started
+        under_way = sum(out.handles for out in self.pending.values())
+        return not under_way or under_way + handles <= most - _OTHERS
+
+    def _begin_now(self, one: _Submitted) -> None:
         with self.state:
             try:
-                out = self.begin(obj, method, args, call=call)
+                out = self.begin(one.obj, one.method, one.args, call=one.call, encoded=one.encoded)
             except BunriError as fault:
-                call.finish(None, fault)
+                one.end(fault)
                 return
-            call.attach(stop=lambda: self.stop(out))
-            out.until = until
+            one.call.attach(stop=lambda: self.stop(out))
+            out.until = one.until
             if not self.watched:
                 self.watch()
             # Beyond a few, calls share packets: they go out when the packet is worth it, with the next answer, or the next tick.
@@ -233,6 +286,17 @@ class MonitorSide(Conversation):
             self.worker.refuse_fork()
         refuse_served(self, method.name)
 
+    def _refuse_other_loop(self) -> None:
+        """Its own loop reads for it; a thread without one may call, and waits until that has."""
+        assert self.loop is not None
+        if running_loop() is self.loop:
+            return
+        if self.loop.is_closed():
+            self.worker.on_loop_closed()
+            raise self.worker.death()
+        if running_loop() is not None:
+            raise UsageError(f"{self.who()} was started on another event loop. Start a worker on the loop that uses it")
+
     def begin(
         self,
         obj: int,
@@ -242,11 +306,18 @@ class MonitorSide(Conversation):
         blocks: Blocks = Blocks.NO,
         call: Call[Any] | None = None,
         kind: FrameKind = FrameKind.CALL,
+        encoded: Encoded | None = None,
     ) -> Outgoing:
         with self.state:
             if self._over is not None:
                 raise self._over
-            return super().begin(obj, method, args, blocks=blocks, call=call, kind=kind)
+            return super().begin(obj, method, args, blocks=blocks, call=call, kind=kind, encoded=encoded)
+
+    def belongs_to(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Of a spare, which had no loop: who reads it from now on."""
+        self.end_background()
+        self.loop = loop
+        self._plainly = self.open and loop is None
 
     def let_on(self) -> None:
         """It may go on from its checkpoint: the one packet that a worker gets before it is open. It has room for it."""
@@ -264,9 +335,10 @@ class MonitorSide(Conversation):
         with self.state:
             self._over = error
             later, self._later = self._later, deque()
+            self._begin_crowded()
         self.end_all(error)
-        for begin in later:
-            begin()
+        for one in later:
+            self._begin_now(one)
 
     # time ----------------------------------------------------------------------------------------------------------
 
@@ -290,10 +362,15 @@ class MonitorSide(Conversation):
         """Look at the clocks of the calls in flight, on the supervisor's thread."""
         with self.state:
             outs = list(self.pending.values())
+            waiting = [*self._later, *self._crowded]
+        for one in waiting:
+            if one.until is not None and now >= one.until:
+                late = f"{self.who()} had not begun {one.method.name} when its deadline passed"
+                self._no_longer(one, DeadlineExceeded(late))
         if self.loop is None and outs:
             if self.open and self.has_unsent:
                 self.flush()
-            self._read_if_nobody_does()
+            self.read_if_nobody_does()
         for out in outs:
             if out.begun is None:
                 out.begun, out.cpu = now, self.worker.cpu_clock()
@@ -305,7 +382,7 @@ class MonitorSide(Conversation):
                 self._expire(out, now)
                 continue
             self.worker.check_budget(out, now)
-        return any(map(self._is_timed, outs))
+        return bool(waiting) or any(map(self._is_timed, outs))
 
     def _is_timed(self, out: Outgoing) -> bool:
         """Whether a call must be looked at again. One that no clock ends may last for hours: a new one, or a new budget,
@@ -313,14 +390,6 @@ class MonitorSide(Conversation):
         if self.loop is None or not self.open or self.worker.has_budget:
             return True
         return out.until is not None and out.until < math.inf
-
-    def _read_if_nobody_does(self) -> None:
-        """Calls are out, and no thread has been reading since the last tick."""
-        if self._turn.acquire(blocking=False):
-            try:
-                self.read_in_background()
-            finally:
-                self._turn.release()
 
     def _expire(self, out: Outgoing, now: float) -> None:
         name = out.method.name
@@ -340,8 +409,6 @@ class MonitorSide(Conversation):
             return
         if not out.method.kind.is_async:
             self.worker.kill(f"{out.method.name} was cancelled")
-        elif self.loop is not None and running_loop() is not self.loop:
-            self.loop.call_soon_threadsafe(self._cancel_there, out, time.monotonic())
         else:
             self._cancel_there(out, time.monotonic())
 
@@ -353,7 +420,7 @@ class MonitorSide(Conversation):
             self.watch()
         self.flush()
 
-    # reading -------------------------------------------------------------------------------------------------------
+    # what comes ---------------------------------------------------------------------------------------------------
 
     def drive(self, out: Outgoing) -> None:
         """Read on this thread until the call has its answer. Ctrl-C stops the work."""
@@ -362,42 +429,6 @@ class MonitorSide(Conversation):
         except BaseException:
             self.stop(out)
             raise
-
-    def drive_until(self, done: Callable[[], bool], until: float | None = None) -> None:
-        """Read on this thread, and serve, until `done`, or until it is too late."""
-        with self._turn:
-            self.end_background()
-            self.flush()
-            self.services.work()
-            while not done():
-                if self.worker.is_over:
-                    self.worker.wait_over()
-                    continue
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    return
-                self._read_one(left)
-
-    def _read_one(self, seconds: float | None) -> None:
-        unsent = self.open and self.backlog > 0
-        if unsent or seconds is not None:
-            self.link.wait(for_room=unsent, seconds=seconds)
-            self.flush()
-            self.read_now()
-            return
-        try:
-            self._take(*self.link.receive())
-        except (ProtocolError, ConnectionError) as fault:
-            self.broken(fault)
-
-    def read_now(self) -> None:
-        """Take one packet if there is one."""
-        try:
-            packet = self.link.receive_now()
-            if packet is not None:
-                self._take(*packet)
-        except (ProtocolError, ConnectionError) as fault:
-            self.broken(fault)
 
     def _take_plain(self, packet: bytes) -> int:
         """Take the plain answers with which a packet begins: how many bytes of it that was. The rest goes the whole way."""
@@ -423,10 +454,12 @@ class MonitorSide(Conversation):
             with self.state:  # taken and begun in one: a caller that saw none waiting would else go out before this one
                 if not self._later or len(self.pending) >= WINDOW:
                     break
-                self._later.popleft()()
+                self._begin_now(self._later.popleft())
+        with self.state:
+            self._begin_crowded()
         self.flush()
 
-    def _take(self, packet: bytes, descriptors: list[int]) -> None:
+    def take(self, packet: bytes, descriptors: list[int]) -> None:
         if not packet:
             close_all(descriptors)  # a packet of nothing may still bring some
             self._stop_reading()
@@ -435,150 +468,12 @@ class MonitorSide(Conversation):
         taken = 0 if descriptors or self._reader.parts else self._take_plain(packet)
         if taken < len(packet):
             self.feed(packet[taken:] if taken else packet, descriptors)
-        if self._later:
+        if self._later or self._crowded:
             self._begin_more()
         if self.has_unsent:  # what was held back to share a packet goes out with every answer
             self.flush()
         if self.waiting and not self.worker.program.supervisor.is_current:
             self.services.work()
-
-    def may_have_last_words(self) -> bool:
-        """Whether something of a dead worker is still unread, or in the hands of a reader. Who reads comes to the end."""
-        if not self._turn.acquire(blocking=False):
-            return True
-        try:
-            return self.link.has_unread()
-        finally:
-            self._turn.release()
-
-    def broken_quietly(self) -> None:
-        """The worker is reaped: nothing more will come."""
-        self._stop_reading()
-        self.link.hang_up()
-
-    def release_resources(self) -> None:
-        """Close the channel and unmap the arena, once nobody reads. The supervisor never waits for a reader, nor for a
-        loop: it comes again. A number that a loop still watches is not closed, for it might be somebody else's by then."""
-        if not (self._leaves_loop() and self._turn.acquire(blocking=False)):
-            supervisor = self.worker.program.supervisor
-            supervisor.run_at(time.monotonic() + 0.05, self.release_resources)
-            return
-        try:
-            with self.state:
-                self.link.close()
-                if self.arena is not None:
-                    self.arena.close()
-                    self.arena = None
-        finally:
-            self._turn.release()
-
-    def _leaves_loop(self) -> bool:
-        """Whether no loop watches the channel any more; if one does, it is asked to stop that."""
-        if self.loop is None or self._left_loop or self.loop.is_closed():
-            return True
-        if running_loop() is self.loop:
-            self._leave_loop()
-            return True
-        if not self._leaving:
-            self._leaving = True
-            with contextlib.suppress(RuntimeError):  # it was closed in this very moment, and is found so the next time
-                self.loop.call_soon_threadsafe(self._leave_loop)
-        return False
-
-    def _leave_loop(self) -> None:
-        """On the loop, after whatever was asked of it before."""
-        assert self.loop is not None
-        self.loop.remove_reader(self.link.number)
-        self.loop.remove_writer(self.link.number)
-        self._left_loop = True
-
-    def broken(self, fault: Exception) -> None:
-        """The worker broke the protocol, or its end of the channel is gone. Either way it ends (THREATS 21)."""
-        self._stop_reading()
-        if isinstance(fault, ProtocolError):
-            self.worker.kill(str(fault), fault)
-        else:
-            self.worker.on_closed()
-
-    def on_loop_readable(self) -> None:
-        """One packet a turn, so that no worker keeps the loop to itself."""
-        with self._turn:
-            if self.link.sock.fileno() >= 0:  # closed in this turn of the loop, after the loop had seen a packet
-                self.read_now()
-
-    def _drive_call(self, call: Call[Any], timeout: float | None) -> None:
-        if self.worker.program.supervisor.is_current:
-            return
-        refuse_result_on_loop()
-        until = None if timeout is None else time.monotonic() + timeout
-        # Another thread may be reading, inside a call of its own: it takes our answer too, so we look now and then.
-        while not call.done():
-            left = _LOOK if until is None else min(_LOOK, until - time.monotonic())
-            if left <= 0:
-                return
-            if self._turn.acquire(timeout=left):
-                try:
-                    self.drive_until(call.done, until)
-                finally:
-                    self._turn.release()
-
-    def _read_soon(self) -> None:
-        """Somebody waits who does not read: let the supervisor do it. Takes no lock of ours (`Call._observed`)."""
-        if not (self._background or self._asked):
-            self._asked = True
-            self.worker.program.supervisor.run_soon(self.read_in_background)
-
-    def read_in_background(self) -> None:
-        """Nobody is inside a call: let the supervisor read the answers."""
-        with self.state:
-            self._asked = False
-            # Flag and registration change together: apart, two threads could leave one without the other.
-            if self._background or self.worker.is_over:
-                return
-            self._background = True
-            self.worker.program.supervisor.add(self.link.number, self._read_for_supervisor)
-
-    def end_background(self) -> None:
-        """The supervisor reads no more: somebody else does."""
-        with self.state:
-            if self._background:
-                self._background = False
-                self.worker.program.supervisor.remove(self.link.number)
-
-    def _read_for_supervisor(self) -> None:
-        if not self._turn.acquire(blocking=False):
-            return
-        try:
-            if self._background:
-                self.read_now()
-                with self.state:
-                    if not self.pending and (self.open or self.worker.is_over or not self.worker.speaks_twice):
-                        self.end_background()
-                if self.waiting:
-                    self._serve_elsewhere()
-        finally:
-            self._turn.release()
-
-    def _serve_elsewhere(self) -> None:
-        """The worker calls a service, and no thread is inside a call: the program only waits, in `as_completed` or for a callback.
-        The supervisor runs no code of the program, so a thread does, and ends with it."""
-        self.end_background()
-        threading.Thread(target=self._serve_waiting, name="bunri-service", daemon=True).start()
-
-    def _serve_waiting(self) -> None:
-        with self._turn:
-            self.services.work()
-            if self.pending:
-                self.read_in_background()
-
-    def _stop_reading(self) -> None:
-        self.end_background()
-        if self.loop is not None and not self.loop.is_closed():
-            if running_loop() is self.loop:
-                self.loop.remove_reader(self.link.number)
-                self.loop.remove_writer(self.link.number)
-            else:
-                self.loop.call_soon_threadsafe(self.loop.remove_reader, self.link.number)
 
     # what this side decides ----------------------------------------------------------------------------------------
 
@@ -592,15 +487,9 @@ class MonitorSide(Conversation):
             return True  # it is gone, and its end is being noticed elsewhere; the packet has nobody to go to
         if self.backlog > MOST_UNREAD:
             self.worker.kill(f"it left {MOST_UNREAD} packets unread")
-        elif self.loop is not None and not self._writing and running_loop() is self.loop:
-            self._writing = True
-            self.loop.add_writer(self.link.number, self._on_room)
+        else:
+            self.ask_for_room()
         return False
-
-    def _on_room(self) -> None:
-        if self.flush() and self.loop is not None:
-            self._writing = False
-            self.loop.remove_writer(self.link.number)
 
     def who(self) -> str:
         return self.worker.describe()
@@ -616,7 +505,13 @@ class MonitorSide(Conversation):
         return self.services.source(descriptors)
 
     def cancel(self, number: int) -> None:
-        self.services.cancel(number)
+        if not self.services.cancel(number):
+            self.on_stale()
+
+    def on_stale(self) -> None:
+        self._stale += 1
+        if self._stale > STALE + STALE_FOR_EACH * self.services.admitted:
+            raise ProtocolError(f"{self._stale} messages about calls and streams that are over")
 
     def release(self, obj: int, count: int) -> None:
         self.services.release(obj, count)

@@ -6,7 +6,6 @@ streams, and a second look, at the very process that is about to execute it.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 import dataclasses
@@ -30,6 +29,7 @@ from bunri.plan import ONE_THREAD
 from bunri.plan.report import Report
 from bunri.policy import Policy
 from bunri.policy.words import Profile
+from bunri.process.blocking import running_loop
 from bunri.process.doors import PIPE
 from bunri.process.launcher import PLACES, Ended, Launch, Launcher, Refused
 from bunri.process.life import Worker
@@ -94,8 +94,12 @@ def _refuse(argv: Sequence[str], policy: Policy) -> None:
         raise UsageError(
             f"spawn takes a list of words, the program first, as ['sort', '-u', 'names']; {argv!r} is none"
         )
+    if not argv[0]:
+        raise UsageError("the first word of the command is empty, and it names the program")
     if any("\0" in word for word in argv):
         raise UsageError("a word of the command has a NUL character in it, which no program can be given")
+    if not isinstance(cast(object, policy), Policy):
+        raise UsageError(f"spawn takes a Policy second, got {policy!r}. Write bunri.Policy(files=[fs.system()])")
     if policy.holes:
         raise UsageError(f"the policy leaves {', '.join(policy.holes)} open (AT_START). Fill every hole")
     settled = policy.settled()
@@ -114,6 +118,12 @@ def _refuse(argv: Sequence[str], policy: Policy) -> None:
 
 
 def _refuse_surroundings(env: Mapping[str, str], cwd: str | os.PathLike[str]) -> None:
+    if not isinstance(cast(object, env), Mapping):
+        raise UsageError(f'env={env!r}: a dict of strings is needed, as {{"TZ": "UTC"}}')
+    if not isinstance(cast(object, cwd), str | os.PathLike):
+        raise UsageError(f"cwd={cwd!r}: a path is a str or a pathlib.Path")
+    if not os.path.isabs(cwd):
+        raise UsageError(f"cwd={os.fspath(cwd)!r} is relative, and the program starts in /. Write it from /")
     for name, value in env.items():
         if not all(isinstance(cast(object, part), str) for part in (name, value)):
             raise UsageError(f"env[{name!r}]: names and values are strings")
@@ -163,7 +173,7 @@ def _launch(
 def _call(worker: Worker, name: str, *args: Any) -> Any:
     """Wait for it here, on an event loop's thread too: what is waited for is the launcher, and no program yet."""
     call = worker.submit(_METHODS[name], args, {})
-    if asyncio._get_running_loop() is None:
+    if running_loop() is None:
         return call.result()
     done = threading.Event()
     call.add_done_callback(lambda _: done.set())
@@ -290,11 +300,13 @@ class _Streams:
 
 
 def _number(stream: int | HasDescriptor) -> int:
-    number = stream if isinstance(stream, int) else stream.fileno()
+    if isinstance(stream, bool) or not (isinstance(stream, int) or hasattr(stream, "fileno")):
+        raise UsageError(f"{stream!r} is no stream. Pass a descriptor, an open file, bunri.PIPE, or None")
     try:
+        number = stream if isinstance(stream, int) else stream.fileno()
         os.fstat(number)
-    except OSError:
-        raise UsageError(f"descriptor {number} is not open. Pass one that is, bunri.PIPE, or None") from None
+    except (OSError, ValueError):
+        raise UsageError(f"descriptor {stream} is not open. Pass one that is, bunri.PIPE, or None") from None
     return number
 
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import weakref
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bunri.calls import Call
 from bunri.channel.conversation import Blocks, Outgoing
 from bunri.channel.target import make_stub
 from bunri.compartment import Compartment
-from bunri.errors import UsageError
+from bunri.errors import BunriError, UsageError
 from bunri.policy import Policy, narrower_or_equal
-from bunri.process import program, unconfined
+from bunri.process import loops, program, unconfined
 from bunri.process.behind import Behind
+from bunri.process.blocking import context_of_its_own, running_loop
 from bunri.process.charges import look_up_names
+from bunri.process.refusals import no_room_means
+from bunri.process.templates import MOST_WORKERS
 from bunri.process.users import AllTakenError
 from bunri.wire import contract_of
 from bunri.wire.frames import FrameKind
+
+if TYPE_CHECKING:
+    import asyncio
 
 C = TypeVar("C", bound=Compartment)
 
@@ -27,7 +33,7 @@ def start(cls: type[C], policy: Policy | None, args: tuple[Any, ...], kwargs: di
     chosen = _checked(cls, policy)
     contract = contract_of(cls)
     bound = contract.init.bind(args, kwargs)
-    worker = start_worker(cls, chosen, bound, asyncio._get_running_loop(), unconfined.factory, spare=True)
+    worker = start_worker(cls, chosen, bound, running_loop(), unconfined.factory, spare=True)
     stub = make_stub(cls, contract, worker)
     weakref.finalize(stub, worker.kill, "its stub was dropped").atexit = False
     return stub
@@ -50,7 +56,8 @@ def start_worker(
         worker.kill("its arguments could not be sent")
         raise
     if loop is not None:
-        loop.add_reader(worker.side.link.number, worker.side.on_loop_readable)
+        loops.tie(loop, worker)
+        context_of_its_own().run(loop.add_reader, worker.side.link.number, worker.side.on_loop_readable)
     return worker
 
 
@@ -61,11 +68,12 @@ def _ask_for_worker(
     pause = here.held_back(cls.__module__)
     look_up_names(here, policy.settled())  # before any lock is held: it may take a while
     while True:
-        template = here.role_for(cls, policy).template_for(cls, policy)
-        if template.failure is not None:
-            raise template.failure
         try:
-            return (template.spares.take(loop) if spare else None) or template.make_worker(loop, pause)
+            with no_room_means(f"the monitor has no room for the zygotes of {cls.__qualname__}"):
+                template = here.role_for(cls, policy).template_for(cls, policy)
+                if template.failure is not None:
+                    raise template.failure
+                return (template.spares.take(loop) if spare else None) or template.make_worker(loop, pause)
         except AllTakenError:
             continue  # another start, or a spare, was faster: the next role knows more uids
 
@@ -115,17 +123,23 @@ def start_pool(cls: type[C], size: int, args: tuple[Any, ...], kwargs: dict[str,
     """A stub whose calls each take a ready worker."""
     from bunri.process.pool import Pool
 
-    if isinstance(size, bool) or size < 1:
+    if isinstance(size, bool) or not isinstance(cast(object, size), int) or not 1 <= size <= MOST_WORKERS:
         raise UsageError(
-            f"a pool has at least one worker: {cls.__qualname__}.pool({size!r}) does not. Write a whole number first"
+            f"{cls.__qualname__}.pool({size!r}): a pool has 1 to {MOST_WORKERS} workers. Write a whole number first"
         )
     chosen = _checked(cls, None)
     contract = contract_of(cls)
     bound = contract.init.bind(args, kwargs)
-    pool = Pool(cls, size, chosen, bound, asyncio._get_running_loop())
+    pool = Pool(cls, size, chosen, bound, running_loop())
     stub = make_stub(cls, contract, pool)
     weakref.finalize(stub, pool.drop).atexit = False
     return stub
+
+
+def ask_ahead(cls: type[Compartment]) -> None:
+    """Have the template of its policy made, and do not wait for it."""
+    with contextlib.suppress(BunriError, OSError):  # the first start will meet it again, and say it
+        program.current().role_for(cls).template_for(cls, cls.policy)
 
 
 def prepare(*compartments: type[Compartment]) -> None:
@@ -137,11 +151,15 @@ def prepare(*compartments: type[Compartment]) -> None:
     here = program.current()
     roles: list[program.Role] = []
     for cls in compartments:
-        role = here.role_for(cls)
-        roles.append(role)
-        if not cls.policy.holes:
-            look_up_names(here, cls.policy.settled())
-            role.template_for(cls, cls.policy)
+        if not (isinstance(cast(object, cls), type) and issubclass(cast(type, cls), Compartment)) or cls is Compartment:
+            raise UsageError(f"prepare takes classes of compartments, as bunri.prepare(Thumbnailer); {cls!r} is none")
+    with no_room_means("the monitor has no room for zygotes"):
+        for cls in compartments:
+            role = here.role_for(cls)
+            roles.append(role)
+            if not cls.policy.holes:
+                look_up_names(here, cls.policy.settled())
+                role.template_for(cls, cls.policy)
     for role in roles:
         while not role.ready.wait(0.25):  # in pieces, for the sake of Ctrl-C
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,8 @@ class _Taking:
         """The item that is there, with credit given back when it is due; `_NO_MORE` at the end."""
         flow = self._inflow
         if flow.items:
-            item, credit = flow.take()
+            with self._side.state:  # another thread may be putting the next one there
+                item, credit = flow.take()
             if credit and not flow.ended:
                 self._side.post(FrameKind.CREDIT, method=credit, call=self._out.number)
                 self._side.flush()
@@ -69,6 +69,8 @@ class AsyncStream(_Taking, AsyncIterator[Any]):
 
     def __init__(self, side: MonitorSide, out: Outgoing) -> None:
         super().__init__(side, out)
+        import asyncio  # who has a loop has it already
+
         assert side.loop is not None
         self._news = asyncio.Event()
         self._loop = side.loop

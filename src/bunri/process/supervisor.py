@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import os
 import select
 import threading
@@ -23,6 +24,7 @@ from bunri.errors import HostError
 
 log = logging.getLogger("bunri.supervisor")
 
+_AWAKE = -math.inf
 TICK = 0.02  # seconds between looks at the clocks of busy workers
 _QUIET = 25  # ticks without a call after which a worker is no longer looked at
 
@@ -51,6 +53,7 @@ class Supervisor:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._todo: list[Callable[[], None]] = []
+        self._sleeps_until = _AWAKE  # time.monotonic, as it was when it went to sleep
         self._lock = threading.RLock()  # a stub may be collected, and end its worker, in the middle of any of these
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="bunri-supervisor", daemon=True)
@@ -84,10 +87,10 @@ class Supervisor:
     def watch(self, worker: Watched) -> None:
         """Look at the worker's clocks until it has been idle for a while."""
         with self._lock:
-            asleep = not self._busy
+            is_first = not self._busy
             self._busy[worker] = 0
-        if asleep:
-            self._wake()
+        if is_first:
+            self._wake_before(time.monotonic() + TICK)
 
     def forget(self, worker: Watched) -> None:
         """It is over: there is nothing to look at."""
@@ -98,16 +101,18 @@ class Supervisor:
         """Run `action` on the supervisor's thread."""
         with self._lock:
             self._todo.append(action)
-        if not self.is_current:
-            self._wake()
+        self._wake_before(0.0)
 
     def run_at(self, when: float, action: Callable[[], None]) -> None:
         """Run `action` at `when` (time.monotonic, seconds)."""
+        self.run_about(when, action)
+        self._wake_before(when)
+
+    def run_about(self, when: float, action: Callable[[], None]) -> None:
+        """Run `action` at `when`, or later: when the supervisor is next awake. While a call is in flight that is after a tick at
+        the most. To wake it up costs the caller a change of threads."""
         with self._lock:
-            is_next = not self._timers or when < self._timers[0][0]
             heapq.heappush(self._timers, (when, next(self._order), action))
-        if is_next and not self.is_current:
-            self._wake()
 
     def stop(self) -> None:
         """End the thread and wait for it."""
@@ -125,6 +130,15 @@ class Supervisor:
             os.close(number)
         self._reader = self._writer = -1  # the numbers may be somebody else's from now on
 
+    def _wake_before(self, when: float) -> None:
+        """Wake it up if it would sleep longer. Awake, it sees for itself what has come before it goes to sleep."""
+        with self._lock:
+            asleep = when < self._sleeps_until
+            if asleep:
+                self._sleeps_until = _AWAKE
+        if asleep:
+            self._wake()
+
     def _wake(self) -> None:
         if self._writer < 0:
             return
@@ -135,7 +149,9 @@ class Supervisor:
 
     def _run(self) -> None:
         while not self._stopping:
-            for number, _ in self._poll.poll(self._patience(), 64):
+            ready_now = self._poll.poll(self._patience(), 64)
+            self._sleeps_until = _AWAKE
+            for number, _ in ready_now:
                 if number == self._reader:
                     self._drain_wakes()
                     continue
@@ -145,15 +161,14 @@ class Supervisor:
             self._run_due()
             self._look_at_clocks()
 
-    def _patience(self) -> float:
-        if self._todo:
-            return 0
-        now = time.monotonic()
-        longest = max(0.0, self._next_look - now) if self._busy else -1.0
-        if self._timers:
-            until = max(0.0, self._timers[0][0] - now)
-            return until if longest < 0 else min(longest, until)
-        return longest
+    def _patience(self) -> float | None:
+        """How long it may sleep; None: until it is woken."""
+        with self._lock:  # what is asked for meanwhile is seen here, or wakes it up
+            until = 0.0 if self._todo else self._next_look if self._busy else math.inf
+            if self._timers:
+                until = min(until, self._timers[0][0])
+            self._sleeps_until = until
+        return None if until == math.inf else max(0.0, until - time.monotonic())
 
     def _drain_wakes(self) -> None:
         try:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import errno
 import itertools
 import logging
 import mmap
@@ -22,8 +20,8 @@ from bunri.channel import arena as arenas
 from bunri.channel.arena import Arena
 from bunri.channel.link import Link
 from bunri.compartment import Compartment
-from bunri.confine import Sight
-from bunri.errors import Exit, HostError, Promise, UsageError
+from bunri.confine import Links, Sight, links_of_others
+from bunri.errors import BunriError, Exit, HostError, Promise, UsageError
 from bunri.kernel import memfd, mount
 from bunri.plan import Needs, Plan, Shape, plan, python_paths, told_filter
 from bunri.plan.steps import NewRoot
@@ -38,6 +36,7 @@ from bunri.process.launcher import Launcher
 from bunri.process.life import Worker
 from bunri.process.messages import Ended, Failed, Forked, MakeTemplate, MakeWorker, Message, TemplateReady
 from bunri.process.output import Output
+from bunri.process.refusals import NO_ROOM
 from bunri.process.serving import MonitorSide
 from bunri.process.spares import Spares
 from bunri.process.worker import gives_descriptors, is_asynchronous, takes_descriptors, travelling
@@ -46,12 +45,13 @@ from bunri.wire import Contract, contract_of
 from bunri.wire.registry import HandleKind
 
 if TYPE_CHECKING:
+    import asyncio
+
     from bunri.process.program import Program, Role
 
 MOST_WORKERS = 4096  # of one program: each costs the monitor three descriptors (THREATS 34)
 
 _LATER = 6  # descriptors that one worker takes after it was asked for, at most at the same time
-_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE})
 _KEPT = 4  # its channel, its output, its pidfd, its mapping
 
 
@@ -114,6 +114,7 @@ class TemplateHandle(Zygote):
         self.pid = 0
         self.image = 0  # bytes, of the template before its steps
         self.workers: dict[int, Worker] = {}
+        self._links: Links | None = None
         self._numbers = itertools.count(1)
         self.used = time.monotonic()
         self.spares = Spares(self)
@@ -159,14 +160,14 @@ class TemplateHandle(Zygote):
                         promise=Promise.FILES,
                         layer="mount namespace",
                         errno=fault.errno,
-                        remedy="Raise RLIMIT_NOFILE" if fault.errno in _NO_ROOM else "Grant a path that exists",
+                        remedy="Raise RLIMIT_NOFILE" if fault.errno in NO_ROOM else "Grant a path that exists",
                     ) from None
                 places.append(each.at)
         return places, trees
 
     # workers -------------------------------------------------------------------------------------------------------
 
-    def make_worker(self, loop: asyncio.AbstractEventLoop | None, pause: float = 0.0) -> Worker:
+    def make_worker(self, loop: asyncio.AbstractEventLoop | None, pause: float = 0.0, *, spare: bool = False) -> Worker:
         """Ask for one. It is on its way when this returns, or will be in `pause` seconds."""
         if sum(len(t.workers) for t in self.role.templates.values()) >= MOST_WORKERS:
             raise UsageError(f"{MOST_WORKERS} workers of one module are alive. Close some before starting more")
@@ -194,7 +195,7 @@ class TemplateHandle(Zygote):
         self.workers[worker.number] = worker
         uid, gid = (identity.uid, identity.gid) if identity is not None else (None, None)
         groups = identity.groups if identity is not None else ()
-        request = MakeWorker(worker.number, self.cls.__qualname__, uid, gid, groups, arenas.SIZE)
+        request = MakeWorker(worker.number, self.cls.__qualname__, uid, gid, groups, arenas.SIZE, spare)
 
         def ask() -> None:
             try:
@@ -204,7 +205,9 @@ class TemplateHandle(Zygote):
                 theirs.close()
                 os.close(writer)
                 os.close(tree)
-            if self.ended or worker.is_over:
+            if self.ended:  # before it knew of this one, perhaps
+                self.program.supervisor.run_soon(lambda: worker.on_zygote_died(self.cause_of_end(worker)))
+            elif worker.is_over:
                 self.program.supervisor.run_soon(lambda: worker.on_ended(Exit(cause="it was never forked")))
 
         if pause:
@@ -241,10 +244,20 @@ class TemplateHandle(Zygote):
             gid=identity.gid if identity else None,
             groups=identity.groups if identity else None,
             template=self.pid,
+            links=self._links_of_others(),
             descriptors=expected_descriptors(self.contract),
             image=self.image + arenas.SIZE if self.image else None,
             as_worker=self.waits and self.program.users is not None and not self.role.mapped,
         )
+
+    def _links_of_others(self) -> Links:
+        """A template that is ready stays in its namespaces, and so does the monitor: once they were read, they are known."""
+        if self._links is not None:
+            return self._links
+        found = links_of_others(self.pid, self.plan.expected.namespaces or ())
+        if all(found.values()):
+            self._links = found
+        return found
 
     def forget(self, worker: Worker) -> None:
         """It is reaped: what it had goes back."""
@@ -301,10 +314,13 @@ class TemplateHandle(Zygote):
         self.spares.close()
         if self.failure is None and not self.role.ended:
             self.role.hear()
-        cause = self.failure or self.role.failure
         for worker in list(self.workers.values()):
-            worker.on_zygote_died(cause or (died(self.what) if not worker.side.open else None))
+            worker.on_zygote_died(self.cause_of_end(worker))
         self.role.forget_template(self)
+
+    def cause_of_end(self, worker: Worker) -> BunriError | None:
+        """Why it has ended, for one of its workers."""
+        return self.failure or self.role.failure or (died(self.what) if not worker.side.open else None)
 
 
 @dataclass(frozen=True)
@@ -345,7 +361,7 @@ def _materials() -> _Materials:
         except OSError as fault:
             raise HostError(
                 f"the monitor has no room for another worker: {fault.strerror or fault}",
-                layer="descriptors" if fault.errno in _NO_ROOM else "memory",
+                layer="descriptors" if fault.errno in NO_ROOM else "memory",
                 errno=fault.errno,
                 remedy=f"Close workers, or raise RLIMIT_NOFILE: each worker has {_KEPT} descriptors in the monitor",
             ) from fault

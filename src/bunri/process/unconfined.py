@@ -6,10 +6,11 @@ In a program it stays None. It is set by nothing that comes from outside: no env
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import asyncio
+
     from bunri.compartment import Compartment
     from bunri.policy import Policy
     from bunri.process.behind import Behind

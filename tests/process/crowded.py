@@ -1,0 +1,52 @@
+"""Compartments and a service that are handed many files."""
+
+from __future__ import annotations
+
+import asyncio
+
+import bunri
+
+
+class Taker(bunri.Service):
+    async def take(self, file: bunri.File) -> int: ...
+
+
+class Together(bunri.Compartment):
+    """Holds what it is handed until it is told to go on, or for good."""
+
+    def __init__(self) -> None:
+        self._go = asyncio.Event()
+        self._kept: list[bunri.File] = []
+
+    async def hold(self, file: bunri.File) -> int:
+        await self._go.wait()
+        file.close()
+        return 1
+
+    async def stay(self) -> None:
+        await self._go.wait()
+
+    async def is_staying(self) -> bool:
+        return not self._go.is_set()
+
+    async def go_on(self) -> None:
+        self._go.set()
+
+    async def keep(self, file: bunri.File) -> int:
+        self._kept.append(file)
+        return len(self._kept)
+
+
+class InTurn(bunri.Compartment):
+    """The same, one after the other; and sends a file up many times."""
+
+    def __init__(self, taker: Taker) -> None:
+        self._taker = taker
+        self._kept: list[bunri.File] = []
+
+    def keep(self, file: bunri.File) -> int:
+        self._kept.append(file)
+        return len(self._kept)
+
+    def send(self, file: bunri.File, times: int) -> int:
+        return sum(call.result() for call in [bunri.call(self._taker.take, file) for _ in range(times)])

@@ -1,0 +1,144 @@
+"""Runs in: the test process. More handles at one time than a worker may have open, in either direction."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from pathlib import Path
+
+import crowded
+import pytest
+from marked import Mark
+
+import bunri
+from bunri.process import serving
+
+MANY = 5 * crowded.Together.policy.open_files
+
+
+class Here(crowded.Taker):
+    async def take(self, file: bunri.File) -> int:
+        file.close()
+        return 1
+
+
+def file() -> bunri.File:
+    reader, writer = os.pipe()
+    os.close(writer)
+    return bunri.File(reader)
+
+
+def test_what_one_may_not_hold_at_once_waits_for_its_turn() -> None:
+    """They could be taken by none of its calls, and no call would have an answer. What the user closes is no longer needed."""
+
+    async def main() -> None:
+        async with crowded.Together.start() as worker:
+            calls: list[bunri.Call[int]] = []
+            for _ in range(MANY):
+                with file() as handed:
+                    calls.append(bunri.call(worker.hold, handed))
+            await asyncio.sleep(0.2)
+            assert not any(call.done() for call in calls)
+            await worker.go_on()  # it passes them by
+            assert sum(await asyncio.wait_for(asyncio.gather(*calls), 20)) == MANY
+
+    asyncio.run(main())
+
+
+def test_what_waits_is_told_when_it_is_over_and_its_files_are_closed(tmp_path: Path) -> None:
+    async def main() -> None:
+        mark = Mark(tmp_path / "sent")
+        sent = bunri.File(os.open(mark.path, os.O_RDONLY))
+        async with crowded.Together.start() as worker:
+            calls = [bunri.call(worker.hold, sent) for _ in range(MANY)]
+            await asyncio.sleep(0.2)
+            assert mark.still_open() > 100
+        assert all(isinstance(each, bunri.WorkerDied) for each in await asyncio.gather(*calls, return_exceptions=True))
+        sent.close()
+        assert mark.still_open() == 0
+
+    asyncio.run(main())
+
+
+def test_a_deadline_ends_what_waits_and_a_cancelled_call_waits_no_longer(tmp_path: Path) -> None:
+    """Else whoever waits for it would wait for others, who may have no deadline."""
+
+    async def main() -> None:
+        mark = Mark(tmp_path / "sent")
+        sent = bunri.File(os.open(mark.path, os.O_RDONLY))
+        async with crowded.Together.start() as worker:
+            first = [bunri.call(worker.hold, sent) for _ in range(MANY)]
+            with bunri.deadline(0.3):
+                late = bunri.call(worker.hold, sent)
+            with pytest.raises(bunri.DeadlineExceeded, match="had not begun hold"):
+                await asyncio.wait_for(late, 10)
+            before = mark.still_open()
+            for call in first[-100:]:
+                assert call.cancel()
+            assert mark.still_open() == before - 100
+            await worker.go_on()
+            assert await asyncio.wait_for(asyncio.gather(*first[:-100]), 20)
+        sent.close()
+        assert mark.still_open() == 0
+
+    asyncio.run(main())
+
+
+def test_a_file_that_is_closed_already_is_the_calls_failure() -> None:
+    """As of every call that is begun and not waited for."""
+
+    async def main() -> None:
+        async with crowded.Together.start() as worker:
+            handed = file()
+            handed.close()
+            call = bunri.call(worker.hold, handed)
+            with pytest.raises(bunri.UsageError, match="closed"):
+                await call
+
+    asyncio.run(main())
+
+
+def test_a_deadline_ends_a_call_beyond_the_window() -> None:
+    async def main() -> None:
+        async with crowded.Together.start() as worker:
+            first = [bunri.call(worker.stay) for _ in range(serving.WINDOW)]
+            with bunri.deadline(0.3):
+                late = bunri.call(worker.stay)
+            cancelled = bunri.call(worker.go_on)
+            cancelled.cancel()
+            with pytest.raises(bunri.DeadlineExceeded, match="had not begun stay"):
+                await asyncio.wait_for(late, 10)
+            first[0].cancel()  # there is room for one
+            assert await asyncio.wait_for(bunri.call(worker.is_staying), 10)
+            await worker.go_on()
+            await asyncio.wait_for(asyncio.gather(*first[1:]), 20)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["together", "in turn"])
+def test_one_that_keeps_more_than_it_may_ends_and_says_why(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with crowded.Together.start() if kind == "together" else crowded.InTurn.start(Here()) as worker:
+            for _ in range(MANY):
+                with file() as handed:
+                    await asyncio.wait_for(bunri.call(worker.keep, handed), 20)
+
+    with caplog.at_level(logging.INFO, "bunri.worker"), pytest.raises(bunri.WorkerDied, match="exit code 1"):
+        asyncio.run(main())
+    assert any("no room for them. Close handles, or raise open_files" in message for message in caplog.messages)
+
+
+def test_more_files_under_way_than_one_user_may_send_are_waited_for() -> None:
+    """unix(7), ETOOMANYREFS: while the program is busy with something else they stay under way."""
+
+    async def main() -> None:
+        async with crowded.InTurn.start(Here()) as worker:
+            with file() as handed:
+                sent = bunri.call(worker.send, handed, 100)
+                time.sleep(0.5)
+                assert await asyncio.wait_for(sent, 20) == 100
+
+    asyncio.run(main())
