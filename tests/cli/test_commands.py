@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,15 @@ def test_help_takes_less_than_a_fifth_of_a_second_of_cpu(tmp_path: Path) -> None
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(spent) < QUICK, spent
+
+
+def test_dump_does_not_wait_for_click() -> None:
+    """It reads its options itself. All others are click's."""
+    for command, loaded in (("dump", False), ("ftpd", True)):
+        code = f"import sys\nsys.argv[1:] = ['{command}', '--version']\nfrom bunri.cli import main\ntry:\n    main()\n"
+        code += "finally:\n    print('click' in sys.modules)\n"
+        done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1] == str(loaded), done
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in sorted(COMMANDS))])
@@ -60,6 +70,7 @@ def test_every_command_says_what_it_does_and_shows_how(name: str) -> None:
     ("arguments", "words"),
     [
         (["nonsense"], "No such command"),
+        (["learn"], "There are completion, demo,"),
         (["dmo"], "Did you mean 'demo'?"),
         (["demo", "--worker", "2"], "--workers"),
         (["--versio"], "--version"),
@@ -114,3 +125,39 @@ def test_a_shell_completes_the_commands(name: str, tmp_path: Path) -> None:
         [shell, *quiet, "-c", ask], env=environment(PATH=path, HOME=str(tmp_path)), capture_output=True, text=True
     )
     assert done.stdout.split()[:1] == ["demo"], done.stderr
+
+
+def test_an_interrupt_while_it_imports_ends_it_without_a_word() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Now:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'bunri.cli.commands':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Now())\n"
+        "sys.argv[1:] = ['doctor']\n"
+        "from bunri.cli import main\n"
+    )
+    asked = [sys.executable, "-P", "-c", f"{code}main()"]
+    done = subprocess.run(asked, env=environment(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+    ignoring = [sys.executable, "-P", "-c", f"{code}signal.signal(signal.SIGINT, signal.SIG_IGN)\nmain()"]
+    done = subprocess.run(ignoring, env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode in (0, 3) and "what was tried" in done.stdout, done.stderr
+
+
+def test_a_module_that_ends_itself_when_it_is_imported_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text("raise SystemExit(3)\n")
+    for arguments in (["explain", "ends:Worker"], ["graph", "ends"]):
+        done = subprocess.run([*COMMAND, *arguments], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == "bunri: importing ends failed: SystemExit: 3\n"
+
+
+def test_a_current_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    for arguments in (["graph", "app"], ["explain", "app:Worker"], ["run", "--read", ".", "true"]):
+        gone.mkdir()
+        script = ["sh", "-c", 'cd "$1" && rmdir "$1" && shift && exec "$@"', "sh", gone, *COMMAND, *arguments]
+        done = subprocess.run(script, env=environment(), capture_output=True, text=True)
+        assert done.returncode in (2, 125) and "the current folder is there no more" in done.stderr, done.stderr

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
-from shell import bunri, bunri_on_terminal
+from shell import COMMAND, bunri, bunri_on_terminal, environment
 
 from bunri.plan import Host, hosts
 
@@ -98,6 +99,14 @@ def test_the_doctor_says_what_to_change(monkeypatch: pytest.MonkeyPatch) -> None
     text = bunri("doctor").stdout
     assert "user namespaces" in text
     assert "what a worker under the default policy would have here" in text
+
+
+def test_the_doctor_sees_that_too_few_descriptors_are_allowed() -> None:
+    few = ["sh", "-c", 'ulimit -n 64 && exec "$@"', "sh", *COMMAND, "doctor"]
+    done = subprocess.run(few, env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3
+    assert "at most 64" in done.stdout and "ulimit -n 4096" in done.stdout
+    assert "descriptors  " not in bunri("doctor").stdout
 
 
 def test_colour_only_on_a_terminal() -> None:

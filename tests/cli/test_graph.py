@@ -67,6 +67,12 @@ def test_it_is_a_graph_for_graphviz() -> None:
     assert "program:Shared" in done.stdout
 
 
+def test_two_ways_to_print_are_one_too_many() -> None:
+    done = bunri("graph", "program", "--dot", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Take one" in done.stderr
+
+
 @pytest.mark.parametrize(("name", "words"), [("nothing", "no compartment"), ("absent", "no module 'absent'")])
 def test_a_mistake_is_one_message(name: str, words: str) -> None:
     done = bunri("graph", name)

@@ -76,6 +76,9 @@ def test_the_exit_status_is_the_commands(command: list[str], status: int) -> Non
         (["--env", "NO_SUCH_VARIABLE", "true"], "NO_SUCH_VARIABLE"),
         (["--may-miss", "hope", "true"], "files"),
         (["--read", "/no/such/path", "true"], "/no/such/path"),
+        (["--read", "", "true"], "there is no path"),
+        (["--write", ":/data", "true"], "there is no path"),
+        ([""], "names the program"),
         (["--bare", "true"], "fs.system()"),
         (["--cwd", "/no/such/folder", "true"], "/no/such/folder"),
         ([], "COMMAND"),
@@ -162,6 +165,7 @@ def test_a_policy_file_is_what_it_starts_from(folder: Path) -> None:
     file.write_text('version = 1\nmemry = "512M"\n')
     done = bunri("run", "--policy", file, "--", "true")
     assert done.returncode == 125 and "'memory'" in done.stderr
+    assert done.stderr.startswith(f"bunri run: {file}: $.memry"), done.stderr
 
 
 def test_a_compiler_and_what_it_made(folder: Path) -> None:

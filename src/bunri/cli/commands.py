@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 import bunri
+from bunri.cli.status import interrupted, status_of
 from bunri.text import printable
 
 # name -> (module, what it does). One line a command; the module's `command` is the click command.
@@ -24,9 +25,6 @@ COMMANDS: Final = {
     "dump": ("bunri.cli.dump", "Print packets as tcpdump does, decoded in a process that holds nothing."),
     "ftpd": ("bunri.cli.ftpd", "Serve a folder by FTP, each peer by confined processes of its own."),
 }
-
-# Exit statuses of every command (`run` has the statuses of what it runs as well).
-DONE, FINDING, USAGE, HOST, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class Commands(click.Group):
@@ -45,7 +43,7 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.6)
             hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(sorted(COMMANDS))}."
             raise click.UsageError(f"No such command {printable(args[0])!r}. {hint}", ctx)
         return super().resolve_command(ctx, args)
@@ -68,42 +66,14 @@ def bunri_command() -> None:
 
 def run() -> int:
     """Run the command line; the exit status."""
+    return status_of(_main)
+
+
+def _main() -> object:
     try:
-        outcome = bunri_command.main(prog_name="bunri", standalone_mode=False)
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", INTERRUPTED)
+        return bunri_command.main(prog_name="bunri", standalone_mode=False)
+    except click.Abort:
+        return interrupted()
     except click.ClickException as fault:
         fault.show()
         return fault.exit_code
-    except BrokenPipeError:
-        return _closed_pipe()
-    except OSError as fault:
-        where = f"{fault.filename}: " if fault.filename else ""
-        return _fail(f"{where}{fault.strerror or fault}", FINDING)
-    except Exception as fault:
-        return _of_bunri(fault)
-    return outcome if isinstance(outcome, int) else DONE
-
-
-def _of_bunri(fault: Exception) -> int:
-    """bunri's own errors. Here, and not above: what loads them is what `--help` does without."""
-    from bunri.errors import BunriError, HostError, InternalError, UsageError
-
-    if not isinstance(fault, BunriError) or isinstance(fault, InternalError):
-        raise fault  # a fault of ours: the traceback is wanted
-    status = USAGE if isinstance(fault, UsageError) else HOST if isinstance(fault, HostError) else FINDING
-    return _fail(str(fault), status)
-
-
-def _fail(message: str, status: int) -> int:
-    click.echo(f"bunri: {printable(message, keep_newlines=True)}", err=True)
-    return status
-
-
-def _closed_pipe() -> int:
-    """Whoever read has had enough (`bunri ... | head`): no message, and none from the interpreter's own flush."""
-    import os
-    import sys
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + 13

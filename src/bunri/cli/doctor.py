@@ -26,13 +26,13 @@ def command(as_json: bool) -> int:
 
     host = detect()
     kept = doctor.promises(host)
-    status = 0 if all(each.kept for each in kept) else 3
+    found = doctor.findings(host)
+    status = 0 if all(each.kept for each in kept) and doctor.can_start(host) else 3
     if as_json:
         click.echo(host.to_json())
         return status
     click.echo(colour(doctor.summary(host), bold=True))
     heading("what was tried")
-    found = doctor.findings(host)
     table(
         [("yes" if each.works else "no", each.name, each.detail, each.gives) for each in found],
         ["" if each.works else "bad" for each in found],

@@ -25,6 +25,8 @@ def command(modules: tuple[str, ...], as_dot: bool, as_json: bool) -> int:
     from bunri.errors import UsageError
     from bunri.observe import graph
 
+    if as_dot and as_json:
+        raise UsageError("--dot and --json are two ways to print it. Take one")
     found = graph.roles(modules)
     if not found:
         raise UsageError(f"no compartment is defined in {', '.join(modules)}")

@@ -112,12 +112,16 @@ def command(command: tuple[str, ...], cwd: str | None, explain: bool, as_json: b
 
 
 def _policy(file: Path | None, bare: bool, **options: Any) -> Policy:
-    from bunri import Policy, Promise, User, fs, net
+    from bunri import Policy, Promise, UsageError, User, fs, net
     from bunri.cli.show import read_text
     from bunri.policy import from_toml
 
     if file is not None:
-        policy = from_toml(read_text(file))
+        text = read_text(file)
+        try:
+            policy = from_toml(text)
+        except UsageError as fault:
+            raise UsageError(f"{file}: {fault}") from None
     else:
         policy = Policy(
             files=[] if bare else [fs.system()],
@@ -151,7 +155,7 @@ def _files(options: dict[str, Any]) -> list[FileGrant]:
     found: list[FileGrant] = []
     for name, grant in (("read", fs.read), ("write", fs.write), ("execute", fs.execute)):
         for word in options[name]:
-            path, at = _path_and_place(word)
+            path, at = _path_and_place(f"--{name}", word)
             found.append(grant(path, at=at))
     for word in options["scratch"]:
         at, _, size = word.partition(":")
@@ -159,12 +163,19 @@ def _files(options: dict[str, Any]) -> list[FileGrant]:
     return found
 
 
-def _path_and_place(word: str) -> tuple[str, str | None]:
+def _path_and_place(option: str, word: str) -> tuple[str, str | None]:
     """PATH or PATH:AT. A path may have a colon in it; AT is the part after the last one that begins with a slash."""
+    from bunri import UsageError
+
     path, colon, at = word.rpartition(":")
-    if not colon or not at.startswith("/") or not path:
+    if not colon or not at.startswith("/"):
         path, at = word, ""
-    return os.path.abspath(path), at or None
+    if not path:  # a variable of a script that is not set must not be the current folder
+        raise UsageError(f"{option} {word!r}: there is no path. Write one, or . for the current folder")
+    try:
+        return os.path.abspath(path), at or None
+    except FileNotFoundError:
+        raise UsageError(f"{option} {word!r}: the current folder is there no more. Write the path from /") from None
 
 
 def _host_and_port(word: str) -> tuple[str, int]:
