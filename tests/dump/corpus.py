@@ -161,6 +161,7 @@ def names() -> dict[str, list[Sample]]:
         dns(0x0100, [ask(1)]),
         dns(0x0110, [ask(28)], [], [], [rr(b"\0", 41, OPT, 4096, 0x8000)]),
         dns(0x8180, [ask(1)], ANSWERS[:3]),
+        dns(0x8583, [ask(28)], ANSWERS[:2], [ANSWERS[6]]),
         dns(0x85A3, [ask(255)], [], [ANSWERS[6]], [rr(b"\0", 41, b"", 1232, 0x01000000)]),
         dns(0x8180, [ask(15)], ANSWERS[3:6], ANSWERS[6:8], ANSWERS[8:]),
         dns(0x0800, [], [ANSWERS[0]]),

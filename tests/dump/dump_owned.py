@@ -6,9 +6,12 @@ import ctypes
 import os
 import signal
 import socket
+import struct
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Annotated
+
+from msgspec.structs import replace
 
 import bunri
 from bunri.apps.dump.compiler import Compiler
@@ -115,13 +118,38 @@ class FragileLive(LiveDecoder):
         cursor: Cursor, names: Names | None,
     ) -> None:  # fmt: skip
         super().__init__(job, shape, memory, progress, bell, start, cursor, names)
-        take = self._work.take
+        places = self._ring.places
 
-        def taken(second: int, fraction: int, length: int, b: bytes, start: int, stop: int) -> None:
-            _deadly(b[start:stop], job.prints)
-            take(second, fraction, length, b, start, stop)
+        def deadly(stop: int = 1 << 32) -> Iterator[Where]:
+            for place in places(stop):
+                _deadly(place[3][place[4] : place[5]], job.prints)
+                yield place
 
-        self._work.take = taken  # type: ignore[method-assign]
+        self._ring.places = deadly  # type: ignore[method-assign]
+
+
+BAD_RECORDS: dict[bytes, Callable[[bytes], bytes]] = {
+    b"BEYOND ITS END": lambda records: records[:8] + struct.pack("<I", len(records)) + records[12:],
+    b"ENDS EARLIER": lambda records: records[:-5],
+    b"HALF A HEAD": lambda records: records + bytes(15),
+    b"LARGER THAN ANY": lambda records: struct.pack("<IIII", 1, 2, 262145, 4) + bytes(262145),
+    b"NO RECORDS": lambda records: b"#!/bin/sh\nrm -rf /\n" * 4,
+}
+BAD_COUNTS = {b"FEWER THAN NONE": -1, b"MORE THAN IT MAY": 1 << 40}
+
+
+class Liar(LiveDecoder):
+    """Lies about what it hands on, in the way that a packet names."""
+
+    def batch(self, most: int) -> Batch:
+        batch = super().batch(most)
+        for mark, lie in BAD_RECORDS.items():
+            if mark in batch.records:
+                return replace(batch, records=lie(batch.records))
+        for mark, count in BAD_COUNTS.items():
+            if mark in batch.records:
+                return replace(batch, packets=count)
+        return batch
 
 
 class Unstartable(LiveDecoder):

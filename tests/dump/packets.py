@@ -70,7 +70,7 @@ def ours(data: bytes, *arguments: str, tables: Tables | None = None) -> str:
     packets = list(reader.places(data))
     d.set_link(reader.cursor.first)
     d.packets(packets)
-    return d.taken()
+    return d.taken().decode()
 
 
 _NUMBER = re.compile(r"^ *(\d+)  ", re.MULTILINE)

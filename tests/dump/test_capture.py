@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 import struct
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from packets import SECOND, capture, tcpdump, udp4
 
-from bunri.apps.dump.capture import Capture, Packet, file_header, record, whole_records
+from bunri.apps.dump.capture import MOST_CAPTURED, Capture, Packet, are_records, file_header, record
 from bunri.apps.dump.messages import BadCapture, Cursor
 
 PACKETS = [udp4(40000, 50001, bytes(size)) for size in (1, 7, 100)]
@@ -145,10 +145,11 @@ def test_no_file_makes_the_reader_raise_anything_else(data: bytes, name: str, se
 
 
 @given(st.lists(st.binary(max_size=60), max_size=6))
-def test_records_are_counted_and_anything_else_is_none(payloads: list[bytes]) -> None:
+def test_records_are_records_and_anything_else_is_none(payloads: list[bytes]) -> None:
     data = b"".join(record(Packet(1, 2, len(each), each)) for each in payloads)
-    assert whole_records(data, lambda captured, length: True) == len(payloads)
-    assert whole_records(data + b"\0" * 15, lambda captured, length: True) == -1
-    if data:
-        assert whole_records(data[:-1], lambda captured, length: True) == -1
-        assert whole_records(data, lambda captured, length: False) == -1
+    assert are_records(data)
+    for less in range(1, min(len(data), 16)):
+        assert not are_records(data + bytes(less))
+        assert not are_records(data[:-less])
+    assert are_records(data + struct.pack("<IIII", 1, 2, MOST_CAPTURED, 4) + bytes(MOST_CAPTURED))
+    assert not are_records(data + struct.pack("<IIII", 1, 2, MOST_CAPTURED + 1, 4) + bytes(MOST_CAPTURED + 1))

@@ -65,15 +65,44 @@ def test_written_and_read_again(cable: Wire, tmp_path: Path, dump: Dump) -> None
     assert dump("-n", "-t", "-r", out).stdout == ours(capture(PACKETS), "-n", "-t")
 
 
-def test_tags_that_the_kernel_took_out_are_put_back(cable: Wire, tmp_path: Path) -> None:
+@pytest.mark.parametrize("expression", [(), ("vlan",)], ids=["all packets", "some"])
+def test_tags_that_the_kernel_took_out_are_put_back(expression: tuple[str, ...], cable: Wire, tmp_path: Path) -> None:
     out = tmp_path / "out.pcap"
     tagged = ether(0x8100, b"\x60\x05\x08\0" + ip4(17, udp(40000, 50001, bytes(40))))
     double = ether(0x88A8, b"\0\x07" + tagged[12:])
     plain = udp4(40000, 50001, bytes(40))
-    with cable.capture("-i", "near", "-w", out, "-c", "2", "vlan") as capturing:
+    wanted = [tagged, double] if expression else [plain, tagged, plain, double]
+    with cable.capture("-i", "near", "-w", out, "-c", str(len(wanted)), *expression) as capturing:
         cable.send([plain, tagged, plain, double])
         assert capturing.end() == 0
-    assert [packet.data for packet in read(out.read_bytes())] == [tagged, double]
+    assert [packet.data for packet in read(out.read_bytes())] == wanted
+
+
+def test_what_a_device_sends_to_itself_is_taken_once(cable: Wire, tmp_path: Path) -> None:
+    """The kernel shows it twice: as it goes out, and as it comes in again."""
+    packets = [udp4(40000, 50001, bytes(size)) for size in range(40, 50)]
+    for arguments in (["--count"], ["-w", tmp_path / "out.pcap"], ["-n", "-t"]):
+        with cable.capture("-i", "lo", *arguments) as capturing:
+            cable.send(packets, "lo")
+            while capturing.asked()[1] < 20:
+                time.sleep(0.1)
+            assert capturing.interrupt() == 0
+        assert counted(capturing.err) == (10, 20, 0)
+    assert [packet.data for packet in read((tmp_path / "out.pcap").read_bytes())] == packets
+    assert capturing.out == ours(capture(packets), "-n", "-t") + "\n"
+
+
+def test_as_many_packets_as_were_asked_for_and_no_more(cable: Wire, tmp_path: Path) -> None:
+    """All of them stand in one block."""
+    out = tmp_path / "out.pcap"
+    for arguments in (["--count"], ["-w", out], ["-n", "-t"], ["-n", "-t", "-w", out, "--print"], ["--count", "udp"]):
+        with cable.capture("-i", "near", "-c", "7", *arguments) as capturing:
+            cable.send([udp4(40000, 50001, bytes(40))] * 20)
+            assert capturing.end() == 0
+        assert counted(capturing.err)[0] == 7
+        if "-w" in arguments:
+            assert len(read(out.read_bytes())) == 7
+        assert len(bodies(capturing.out)) == (7 if "-t" in arguments else 0)
 
 
 def test_an_expression_about_tags_is_one_in_every_spelling(cable: Wire) -> None:
@@ -163,6 +192,19 @@ def test_statistics_are_told_when_asked_and_at_the_end(cable: Wire) -> None:
         assert capturing.asked() == (3, 3, 0)
         assert capturing.interrupt() == 0
     assert counted(capturing.err) == (3, 3, 0)
+
+
+def test_who_asks_until_the_very_end_does_not_change_it(cable: Wire) -> None:
+    """A question that comes when nobody answers any more ended the program, as SIGUSR1 does by default."""
+    with cable.capture("-i", "near", "-n", "-t", "-c", "1") as capturing:
+        cable.send([udp4(40000, 50001, bytes(40))])
+        until = time.monotonic() + 20
+        while capturing.process.poll() is None and time.monotonic() < until:
+            capturing.process.send_signal(signal.SIGUSR1)
+            time.sleep(0.0005)
+        assert capturing.end() == 0
+    assert capturing.out == ours(capture([udp4(40000, 50001, bytes(40))]), "-n", "-t")
+    assert counted(capturing.err)[0] == 1
 
 
 def test_files_change_with_the_clock(cable: Wire, tmp_path: Path) -> None:

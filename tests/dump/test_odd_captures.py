@@ -179,8 +179,8 @@ def printed(data: bytes, *arguments: str) -> tuple[str, str]:
                 d.set_link(reader.cursor.first)
             d.packet(*place)
     except BadCapture as bad:
-        return d.taken(), bad.said
-    return d.taken(), reader.finish()
+        return d.taken().decode(), bad.said
+    return d.taken().decode(), reader.finish()
 
 
 def told(data: bytes, *arguments: str) -> tuple[str, str]:

@@ -24,7 +24,7 @@ import bunri
 from bunri import fs
 from bunri.apps.dump import command, compiler, monitor, output, reading, resolver
 from bunri.apps.dump.bpf import Refused, check
-from bunri.apps.dump.capture import Packet, file_header, record
+from bunri.apps.dump.capture import Packet, add_records, are_records, file_header, record
 from bunri.apps.dump.messages import Batch, Cursor, Job, Place, RingShape, Style
 from bunri.apps.dump.output import LeftOut
 from bunri.apps.dump.reading import Stream
@@ -265,13 +265,84 @@ def test_a_ring_full_of_anything_is_walked_without_a_fault(seed: int, start: int
         for at in range(0, 8192, 4):
             memory[at : at + 4] = struct.pack("=I", chance.randrange(200))
     for base in (0, 4096):
-        memory[base + 8 : base + 20] = struct.pack("=III", 1, chance.randrange(1 << 32), first)
+        filled = chance.choice((4096, chance.randrange(1 << 32)))
+        memory[base + 8 : base + 24] = struct.pack("=IIII", 1, chance.randrange(1 << 32), first, filled)
     with bunri.File(os.eventfd(0)) as bell:
         for cooked in (0, 1, 2):
             shape = RingShape(4096, 2, 1, cooked, 65535, nanoseconds=False, loopback=0, direction="")
             ring = Ring(shape, memoryview(memory), memoryview(bytearray(24)), bell, Place(0, start))
-            assert all(len(packet.data) <= 4096 + 24 for packet in ring.before(1 << 20))
+            assert all(0 <= stop - start <= 4096 + 24 and stop <= len(b) for *_, b, start, stop in ring.places())
+            assert 0 <= ring.count() <= 4096
+            made = bytearray()
+            add_records(made, ring.places())
+            assert are_records(bytes(made))
             assert ring.here() is None or isinstance(ring.here(), Packet)
+
+
+PACKETS = [udp4(40000, 50001, bytes(10 * index)) for index in range(4)]
+
+
+def block_of(packets: list[bytes]) -> bytearray:
+    """A block of a ring as the kernel leaves it, of 4096 bytes."""
+    block = bytearray(4096)
+    at = 48
+    for packet in packets:
+        step = 82 + len(packet) + 7 & ~7
+        struct.pack_into("=IIIIIIHH", block, at, step, 1, 2000, len(packet), len(packet), 1, 82, 96)
+        block[at + 82 : at + 82 + len(packet)] = packet
+        at += step
+    struct.pack_into("=IIIIII", block, 0, 1, 0, 1, len(packets), 48, at)
+    return block
+
+
+def walked(block: bytearray) -> list[bytes]:
+    """The packets that a decoder finds there, in each of its ways, which must agree."""
+    with bunri.File(os.eventfd(0)) as bell:
+        shape = RingShape(4096, 1, 1, 0, 65535, nanoseconds=False, loopback=0, direction="")
+        ring = Ring(shape, memoryview(block), memoryview(bytearray(24)), bell, Place(0, 0))
+        found = [b[start:stop] for *_, b, start, stop in ring.places()]
+        records = bytearray()
+        assert ring.add_records(records, -1) == len(found)
+    assert are_records(records)
+    assert [packet.data for packet in read(file_header(1, 65535, nanoseconds=False) + records)] == found
+    return found
+
+
+FIRST = 48  # where the first packet of the block stands
+RING_LIES = {  # offset, format, value -> how many of the packets are still found
+    "more packets than there are": (12, "=I", 0xFFFFFFFF, 4),
+    "a first packet beyond the block": (16, "=I", 0xFFFFFFF0, 0),
+    "a first packet at its very end": (16, "=I", 4090, 0),
+    "more bytes than the block has": (20, "=I", 0xFFFFFFFF, 4),
+    "fewer bytes than its head": (20, "=I", 7, 0),
+    "fewer bytes than its packets": (20, "=I", 48 + 130, 1),
+    "a packet longer than the block": (FIRST + 12, "=I", 5000, 0),
+    "a packet longer than any": (FIRST + 12, "=I", 0xFFFFFFFF, 0),
+    "a packet that begins beyond the block": (FIRST + 24, "=H", 0xFFFF, 0),
+    "a next packet beyond the block": (FIRST, "=I", 0xFFFFFFF0, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RING_LIES)
+def test_lengths_offsets_and_counts_in_the_ring_that_are_a_lie_reach_nothing_beside_the_block(name: str) -> None:
+    """Whoever owned the decoder before wrote them. What lies behind the block is no packet of it."""
+    offset, form, value, still = RING_LIES[name]
+    block = block_of(PACKETS)
+    struct.pack_into(form, block, offset, value)
+    found = walked(block)
+    assert found[:still] == PACKETS[:still]
+    assert all(not packet.strip(b"\0") for packet in found[still:]), "bytes that are no packet's"
+
+
+def test_a_packet_that_is_its_own_next_one_is_found_as_often_as_is_said() -> None:
+    block = block_of(PACKETS)
+    struct.pack_into("=I", block, FIRST, 0)
+    assert walked(block) == PACKETS[:1] * 4
+
+
+def test_a_ring_without_a_lie_has_its_packets() -> None:
+    """The control of both."""
+    assert walked(block_of(PACKETS)) == PACKETS
 
 
 # As root: a living capture.
@@ -408,6 +479,42 @@ def test_a_packet_on_which_its_printer_ended_is_written_all_the_same(cable: Wire
         assert capturing.end() == 1
     assert [packet.data for packet in read(out.read_bytes())] == packets
     assert capturing.out == ours(capture([packets[0], packets[2]]), "-n", "-t")
+
+
+LIAR = (OWNED, "Liar")
+
+
+@pytest.mark.parametrize("lie", dump_owned.BAD_RECORDS, ids=bytes.decode)
+def test_records_that_are_a_lie_are_not_written(lie: bytes, cable: Wire, tmp_path: Path) -> None:
+    """The writer takes a copy apart, and what it took apart is what it writes."""
+    out = tmp_path / "out.pcap"
+    with cable.capture("-i", "near", "-n", "-w", out, program=LIAR) as capturing:
+        cable.send([udp4(40000, 50001, lie + bytes(40))])
+        assert capturing.end() == 1
+    assert "the writer failed" in capturing.err
+    assert read(out.read_bytes()) == []
+
+
+@pytest.mark.parametrize("lie", dump_owned.BAD_COUNTS, ids=bytes.decode)
+def test_counts_that_are_a_lie_end_the_decoder(lie: bytes, cable: Wire, tmp_path: Path) -> None:
+    out = tmp_path / "out.pcap"
+    with cable.capture("-i", "near", "-n", "-w", out, "-c", "2", program=LIAR) as capturing:
+        cable.send([udp4(40000, 50001, lie + bytes(40))])
+        capturing.wait_for("a decoder was replaced")
+        cable.send([udp4(40000, 50001, bytes(40)), udp4(40000, 50001, bytes(50))])
+        assert capturing.end() == 0
+    assert "it had fewer packets than none, or more than it may" in capturing.err
+    assert [packet.data for packet in read(out.read_bytes())] == [udp4(40000, 50001, bytes(size)) for size in (40, 50)]
+
+
+def test_what_is_no_lie_is_written(cable: Wire, tmp_path: Path) -> None:
+    """The control of both: the same decoder, where no packet tells it to lie."""
+    out = tmp_path / "out.pcap"
+    packets = [udp4(40000, 50001, b"BEYOND ITS BEGINNING" + bytes(index)) for index in range(30)]
+    with cable.capture("-i", "near", "-n", "-w", out, "-c", "30", program=LIAR) as capturing:
+        cable.send(packets)
+        assert capturing.end() == 0
+    assert [packet.data for packet in read(out.read_bytes())] == packets
 
 
 def test_a_decoder_that_cannot_start_ends_a_living_capture_with_its_cause_told_once(cable: Wire) -> None:

@@ -45,7 +45,7 @@ def printed(data: bytes, arguments: list[str]) -> str:
             if d.captured == 0:
                 d.set_link(reader.cursor.first)
             d.packet(*place)
-    return d.taken()
+    return d.taken().decode()
 
 
 def is_equal(source: Path, expected: Path, arguments: list[str]) -> bool:

@@ -7,9 +7,10 @@ that another decoder can be started where this one died.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
+from collections.abc import Generator, Iterable
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from bunri.apps.dump.messages import BadCapture, Cursor, Interface, Swapped, Where
 
@@ -58,13 +59,15 @@ class Capture:
         """The same, uncopied."""
         buffer = self._rest + chunk if self._rest else chunk
         self._rest = buffer
-        at = 0
         if not self.cursor.started:
-            at = self._header(buffer)
-            self._rest = buffer[at:]
-            if not self.cursor.started:
-                return
-        yield from (self._blocks if self.cursor.next_generation else self._records)(buffer, at)
+            return self._first_places(buffer)
+        return (self._blocks if self.cursor.next_generation else self._records)(buffer, 0)
+
+    def _first_places(self, buffer: bytes) -> Generator[Where]:
+        at = self._header(buffer)
+        self._rest = buffer[at:]
+        if self.cursor.started:
+            yield from (self._blocks if self.cursor.next_generation else self._records)(buffer, at)
 
     def carry(self, rest: bytes) -> None:
         """Begin with these bytes."""
@@ -144,20 +147,21 @@ class Capture:
             return length, captured
         return captured, length
 
-    def _records(self, buffer: bytes, at: int) -> Iterator[Where]:
+    def _records(self, buffer: bytes, at: int) -> Generator[Where]:
         """pcap: sixteen bytes and the packet, again and again."""
         unpack = struct.Struct(f"{self._order}IIII").unpack_from
         head = self.cursor.head
         snap = self.cursor.snap
-        as_they_are = self.cursor.swapped is Swapped.NEVER
         digits = self.cursor.interfaces[0].resolution
-        same = digits == self._digits
+        as_they_are = self.cursor.swapped is Swapped.NEVER and digits == self._digits
         end = len(buffer)
+        last = end - head
         try:
-            while end - at >= head:
+            while at <= last:
                 second, fraction, captured, length = unpack(buffer, at)
                 if not as_they_are:
                     captured, length = self._lengths(captured, length)
+                    fraction = self._scaled(fraction, digits)
                 start = at + head
                 stop = start + captured
                 if captured > MOST_CAPTURED:
@@ -168,12 +172,14 @@ class Capture:
                 at = stop
                 if captured > snap:
                     stop = start + snap
-                yield second, fraction if same else self._scaled(fraction, digits), length, buffer, start, stop
+                yield second, fraction, length, buffer, start, stop
         finally:
             self._rest = buffer[at:]
 
     def _scaled(self, fraction: int, digits: int) -> int:
         """In the precision that was asked for; more than a second is scaled as C's integers are."""
+        if digits == self._digits:
+            return fraction
         if digits < self._digits:
             return fraction * 1000 & 0xFFFFFFFF
         if fraction >> 31 and not self.cursor.big_endian:
@@ -200,7 +206,7 @@ class Capture:
         self.cursor = replace(self.cursor, started=True, next_generation=True, big_endian=order == ">")
         return size
 
-    def _blocks(self, buffer: bytes, at: int) -> Iterator[Where]:
+    def _blocks(self, buffer: bytes, at: int) -> Generator[Where]:
         """pcapng: blocks of a type and a length, which stands at both ends."""
         end = len(buffer)
         unpack = struct.Struct(f"{self._order}II").unpack_from
@@ -365,23 +371,34 @@ def file_header(link: int, snap: int, *, nanoseconds: bool) -> bytes:
     return struct.pack("<IHHiIII", magic, 2, 4, 0, 0, snap, link)
 
 
-_RECORD = struct.Struct("<IIII")
+RECORD = struct.Struct("<IIII")  # the head of a packet in a pcap file
 
 
 def record(packet: Packet) -> bytes:
     """A packet as it stands in a pcap file."""
-    return _RECORD.pack(packet.second, packet.fraction, len(packet.data), packet.length & 0xFFFFFFFF) + packet.data
+    return RECORD.pack(packet.second, packet.fraction, len(packet.data), packet.length & 0xFFFFFFFF) + packet.data
 
 
-def whole_records(data: bytes, check: Callable[[int, int], bool]) -> int:
-    """How many records `data` is made of; -1 where it is something else. `check` is asked of both lengths."""
-    at = count = 0
-    while at < len(data):
-        if len(data) - at < 16:
-            return -1
-        _, _, captured, length = _RECORD.unpack_from(data, at)
-        at += 16 + captured
-        if at > len(data) or not check(captured, length):
-            return -1
+def add_records(records: bytearray, places: Iterable[Where]) -> int:
+    """Packets as they stand in a pcap file, behind what is there; how many they are."""
+    pack = RECORD.pack
+    count = 0
+    for second, fraction, length, b, start, stop in places:
+        records += pack(second, fraction, stop - start, length)
+        records += b[start:stop]
         count += 1
     return count
+
+
+_CAPTURED = struct.Struct("<8xI4x").unpack_from  # of a record's head
+
+
+def are_records(data: bytes) -> bool:
+    """Whether it is made of whole records, none of which says that it holds more than a packet may."""
+    at, last = 0, len(data) - RECORD.size
+    while at <= last:
+        (captured,) = _CAPTURED(data, at)
+        if captured > MOST_CAPTURED:
+            return False
+        at += 16 + captured
+    return at == len(data)

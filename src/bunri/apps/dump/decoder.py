@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 import bunri
 from bunri.apps.dump import bpf, capture
@@ -145,7 +146,7 @@ class _Values:
             self._link = link
             dissector.set_link(link)
         dissector.packet(second, fraction, length, data, 0, len(data))
-        text = dissector.taken().encode("ascii", "replace").decode().removesuffix("\n")
+        text = dissector.taken().decode().removesuffix("\n")
         ip, carried = self._fields(link, data)
         return Decoded(self._number, second, fraction, length, data, text, ip, carried)
 
@@ -204,20 +205,23 @@ class LivePacketDecoder(bunri.Compartment):
         self._values = _Values(style, program, interfaces)
         self._link = shape.link
         self._ring = Ring(shape, memory.buffer, progress.buffer, bell, Place(0, 0))
-        self._block: Iterator[capture.Packet] | None = None
+        self._places: Iterator[Where] | None = None
 
     def batch(self) -> list[Decoded]:
         """What has arrived, as far as one answer may carry it. Nothing, where nothing comes for a while."""
-        if self._block is None:
-            self._block = self._ring.block(_WAIT)
         found: list[Decoded] = []
-        for packet in self._block:
-            value = self._values.of(packet, self._link)
+        if self._places is None:
+            if not self._ring.comes(_WAIT):
+                return found
+            self._places = self._ring.places()
+        for second, fraction, length, b, start, stop in self._places:
+            value = self._values.of(capture.Packet(second, fraction, length, b[start:stop]), self._link)
             if value is not None:
                 found.append(value)
                 if len(found) == _MOST_VALUES:
                     return found
-        self._block = None
+        self._places = None
+        self._ring.give_back()
         return found
 
 
@@ -247,12 +251,12 @@ class LiveDecoder(bunri.Compartment):
 
     def batch(self, most: int) -> Batch:
         """What has arrived, at most `most` packets that match (-1: no bound). Nothing, where nothing comes for a while."""
-        work = self._work
+        work, ring = self._work, self._ring
         work.begin(most)
-        for packet in self._ring.block(_WAIT):
-            work.take_packet(packet)
-            if work.full:
-                break
+        if not work.full and ring.comes(_WAIT):
+            work.take_block(ring)
+            if not work.full:
+                ring.give_back()
         batch = work.end(self._cursor, "")
         self._cursor = batch.cursor
         return batch
@@ -260,10 +264,7 @@ class LiveDecoder(bunri.Compartment):
     def until(self, packet: int, most: int) -> Batch:
         """What the packets make that stand before this one in the block: another decoder died before it told."""
         self._work.begin(most)
-        for each in self._ring.before(packet):
-            if self._work.full:
-                break
-            self._work.take_packet(each)
+        self._work.take_all(self._ring.places(packet))
         return self._work.end(self._cursor, "")
 
     def lost(self) -> Batch | None:

@@ -18,9 +18,11 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import FrameType
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 import bunri
 from bunri.apps.dump import bpf
@@ -248,8 +250,8 @@ class Living:
             before = ear.place()
             try:
                 batch = self._answer(call)
-                if batch.packets < 0:
-                    raise bunri.ProtocolError("a decoder says that it had fewer packets than none")
+                if batch.packets < 0 or 0 <= most < batch.packets:
+                    raise bunri.ProtocolError("a decoder says that it had fewer packets than none, or more than it may")
                 is_last = ear.is_gone() and before == ear.place()
                 self._vain = 0
             except bunri.PeerError as fault:
@@ -327,6 +329,8 @@ def shape_for(device: Device, snap: int, buffer: int, direction: str, *, nanosec
         loopback = socket.if_nametoindex("lo")
     except OSError:
         loopback = 0
+    if device.index not in (0, loopback):
+        loopback = 0  # nothing of it comes
     blocks = max(buffer // _BLOCK, 2)
     return RingShape(_BLOCK, blocks, device.link, device.cooked, snap, nanoseconds, loopback, direction)
 

@@ -205,6 +205,8 @@ class Signals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
+            if number == signal.SIGUSR1 and handler is signal.SIG_DFL:
+                handler = signal.SIG_IGN  # who asks while we end gets no answer: by default it would be our death
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     @contextmanager

@@ -89,18 +89,27 @@ class Opener(bunri.Compartment):
         poll = select.epoll()
         poll.register(self._socket.fileno(), select.EPOLLIN)
         loop = asyncio.get_running_loop()
-        while True:
-            ready = asyncio.Event()
-            loop.add_reader(poll.fileno(), ready.set)
-            await ready.wait()
+        failed: asyncio.Future[int] = loop.create_future()
+
+        def ring() -> None:
             loop.remove_reader(poll.fileno())
-            failed = any(mask & select.EPOLLERR for _, mask in poll.poll(0))
-            if failed and (fault := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
-                poll.close()
-                return fault
+            is_failure = any(mask & select.EPOLLERR for _, mask in poll.poll(0))
+            if is_failure and (fault := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+                failed.set_result(fault)
+                return
             with contextlib.suppress(BlockingIOError):  # its owner has filled it up, and is rung often enough
                 os.write(self._bell.fileno(), struct.pack("=Q", 1))
-            await asyncio.sleep(_PAUSE)
+            loop.call_later(_PAUSE, wait)
+
+        def wait() -> None:
+            if not failed.done():
+                loop.add_reader(poll.fileno(), ring)
+
+        wait()
+        try:
+            return await failed
+        finally:
+            poll.close()
 
     async def counted(self) -> Counted:
         """Packets received and dropped since `open`."""

@@ -13,8 +13,9 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 import bunri
 from bunri.apps.dump import bpf
@@ -37,7 +38,7 @@ from bunri.apps.dump.output import LeftOut, show
 
 T = TypeVar("T")
 
-CHUNK = 1 << 18
+CHUNK = 1 << 19
 LONG = 2 << 20  # bytes of a file for which a second decoder is worth its start
 _AHEAD = 4  # pieces that two decoders are given before one is back
 _MOST_CARRIED = (16 << 20) + 64  # bytes: a block of pcapng
@@ -70,7 +71,7 @@ class Stream:
     def is_long(self) -> bool:
         """A file in which there is enough to do for two decoders, where each has a processor, and this process too.
 
-        On two processors that others used as well, two decoders took longer than one."""
+        On two processors, two decoders take as long as one, and longer where others use them as well."""
         if len(os.sched_getaffinity(0)) < 3:
             return False
         status = os.fstat(self.number)
@@ -167,7 +168,7 @@ class Reading:
 
     def _both(self) -> Iterator[Batch]:
         """Two decoders in turn: one prints a piece, while the other notes of it what it needs to print the next one."""
-        pair = self._pair = [self._worker(), Decoder.start(self._job, Cursor(), None)]
+        pair = self._pair = [Decoder.start(self._job, Cursor(), None), self._worker()]  # the second one begins
         calls: deque[tuple[bunri.Call[Batch], bunri.Call[int]]] = deque()
         while True:
             while len(calls) < _AHEAD and self._has(len(calls)):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from msgspec.structs import replace
 
 from bunri.apps.dump import bpf, capture
 from bunri.apps.dump.decode.core import Dissector
 from bunri.apps.dump.decode.table import Tables
 from bunri.apps.dump.messages import Batch, Cursor, Job, Names, Where
+from bunri.apps.dump.ring import Ring
 
 
 class Work:
@@ -20,11 +23,11 @@ class Work:
         self._known: Names | None = names
         self._dissector = Dissector(job.style, Tables(), names.host if names is not None else None)
         self._dissector.reference = cursor.reference
-        self._dissector.captured = cursor.matched
+        self._dissector.before = cursor.matched
         self._dissector.interfaces = job.interfaces
         self._read = cursor.packets
         self._matched = cursor.matched
-        self._records: list[bytes] = []
+        self._records = bytearray()
         self._count = 0
         self._most = -1
         self.full = False
@@ -46,6 +49,24 @@ class Work:
         """One packet."""
         second, fraction, length, data = packet
         self.take(second, fraction, length, data, 0, len(data))
+
+    def take_all(self, places: Iterator[Where]) -> None:
+        """Packets, as far as the batch may have them."""
+        while not self.full and (place := next(places, None)) is not None:
+            self.take(*place)
+
+    def take_block(self, ring: Ring) -> None:
+        """The packets of a block, as `take_all` takes them, in no more steps than the job asks for."""
+        job, most = self._job, self._most
+        if job.program or (job.prints and job.records):
+            self.take_all(ring.places())
+        elif job.prints:
+            self.print(islice(ring.places(), None if most < 0 else most))
+        elif job.records:
+            self._add(ring.add_records(self._records, most))
+        else:
+            self._add(ring.count() if most < 0 else min(ring.count(), most))
+        self.full = self._count == most
 
     def print(self, places: Iterable[Where]) -> None:
         """All of these packets, where that is all there is to do."""
@@ -74,7 +95,7 @@ class Work:
             return
         self._count += 1
         if self._job.records:
-            self._records.append(capture.record(capture.Packet(second, fraction, length, b[start:stop])))
+            self._records += capture.record(capture.Packet(second, fraction, length, b[start:stop]))
         if self._job.prints:
             self._dissector.packet(second, fraction, length, b, start, stop)
         self.full = self._count == self._most
@@ -84,6 +105,6 @@ class Work:
         self._matched += self._count
         dissector = self._dissector
         cursor = replace(cursor, packets=self._read, matched=self._matched, reference=dissector.reference)
-        records = b"".join(self._records)
+        records = bytes(self._records)
         self._records.clear()
-        return Batch(dissector.taken().encode("ascii", "replace"), records, self._count, cursor, fault, self.full)
+        return Batch(dissector.taken(), records, self._count, cursor, fault, self.full)

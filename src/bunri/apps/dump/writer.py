@@ -41,16 +41,13 @@ class Writer(bunri.Compartment):
     @bunri.raises(WriteFailed)
     def append(self, records: bytes, most: int) -> Written:
         """Write records until the file is larger than `most` bytes (0: no bound); whatever is left is for the next."""
-        if capture.whole_records(records, self._fits) < 0:
+        if not capture.are_records(records):
             raise ValueError("no packet records")
         used = len(records)
         if most and self._size + used > most:
             used = self._until(records, most)
         self._write(records[:used])
         return Written(used, self._size)
-
-    def _fits(self, captured: int, length: int) -> bool:
-        return captured <= capture.MOST_CAPTURED
 
     def _until(self, records: bytes, most: int) -> int:
         """As tcpdump does: a packet is still written while the file is not larger than the bound."""

@@ -66,6 +66,22 @@ class Ip6Names(_Resolved):
         return self._known(key) or socket.inet_ntop(socket.AF_INET6, key)
 
 
+class Pairs(dict[bytes, tuple[bytes, bytes]]):
+    """The addresses of an IP packet, which stand one behind the other in it, as a line begins with them."""
+
+    def __init__(self, ends: Callable[[bytes], tuple[str, str]]) -> None:
+        super().__init__()
+        self._ends = ends
+
+    def __missing__(self, key: bytes) -> tuple[bytes, bytes]:
+        if len(self) >= _MOST:
+            self.clear()
+        source, target = self._ends(key)
+        version = "IP" if len(key) == 8 else "IP6"
+        pair = self[key] = f"{version} {source}".encode("ascii", "replace"), target.encode("ascii", "replace")
+        return pair
+
+
 class MacNames(_Names):
     """Ethernet addresses; without -n with the vendor, or as what they stand for."""
 

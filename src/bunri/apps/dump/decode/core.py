@@ -18,14 +18,13 @@ import zoneinfo
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Never
 
-from bunri.apps.dump.decode.addresses import Ip4Names, Ip6Names, MacNames, PortNames
+from bunri.apps.dump.decode.addresses import Ip4Names, Ip6Names, MacNames, Pairs, PortNames
 from bunri.apps.dump.messages import Style, Where
 
 if TYPE_CHECKING:
     from bunri.apps.dump.decode.table import Tables
 
 MOST_CAPTURED: Final = 262144
-_DEEP: Final = 4000  # printers that called each other for one packet
 _U16: Final = struct.Struct(">H").unpack_from
 _U32: Final = struct.Struct(">I").unpack_from
 _U64: Final = struct.Struct(">Q").unpack_from
@@ -152,14 +151,17 @@ class Dissector:
         self.write = self.lines.append
         self.buffer = b""
         self.protocol = ""
-        self.captured = 0  # packets so far, for -#
-        self.streams: dict[bytes, tuple[int, int]] = {}  # TCP: see tcp.py
+        self.done: list[bytes] = []  # the lines of whole packets, one entry for each
+        self.before = 0  # packets whose lines were taken
+        self.streams: dict[bytes, int] = {}  # TCP: see tcp.py
         self.names: dict[bytes, str] = {}  # DNS: see names.py
+        self.questions: dict[bytes, bytes] = {}  # DNS: see domain.py
         self.chains: object = None  # the same
         self.interfaces: Mapping[int, str] = {}  # index -> name, for captures of the "any" device
         known = resolve if not style.numeric else None
         self.ip4 = Ip4Names(known, Truncated, short=style.no_domains)
         self.ip6 = Ip6Names(known, Truncated, short=style.no_domains)
+        self.pairs = Pairs(self.ends)
         self.mac = MacNames(Truncated, vendors=not style.numeric)
         self.tcp_ports = PortNames({} if style.numeric else style.services.get("tcp", {}))
         self.udp_ports = PortNames({} if style.numeric else style.services.get("udp", {}))
@@ -169,17 +171,24 @@ class Dissector:
             self._zone = zoneinfo.ZoneInfo.from_file(io.BytesIO(style.zone))
         self._printer: LinkPrinter
         self._common: Common | None
-        self._followed: Followed | None
+        self._followed: Common | None
         self.set_link(-1)
-        self._second = -1
-        self._second_text = ""
-        self._plain_fraction = 0 if style.nanoseconds else 1_000_000  # below it a fraction has six digits
+        self.second = -1  # for which `clock` is
+        self.clock = b""  # 12:34:56.
+        # Below it a fraction is six digits behind the clock, and there is nothing else in front of a line.
         self._time = style.time
+        self.plain = 0 if style.nanoseconds or style.time or style.number else 1_000_000
 
-    def taken(self) -> str:
+    @property
+    def captured(self) -> int:
+        """How many packets there were so far, for -#."""
+        return self.before + len(self.done)
+
+    def taken(self) -> bytes:
         """The text so far, which is forgotten."""
-        text = "".join(self.lines)
-        self.lines.clear()
+        text = b"".join(self.done)
+        self.before = self.captured
+        self.done.clear()
         return text
 
     def set_link(self, kind: int) -> None:
@@ -191,54 +200,46 @@ class Dissector:
     # One packet.
 
     def packets(self, places: Iterable[Where]) -> None:
-        """Print packets: `packet` for each, in fewer steps where they are common ones."""
-        common = self._common if not self._time and not self.style.number else None
-        below = self._plain_fraction
-        for second, fraction, length, b, start, stop in places:
-            if (
-                common is None
-                or second != self._second
-                or fraction >= below
-                or not stop - start <= length <= MOST_CAPTURED
-            ):
-                self.packet(second, fraction, length, b, start, stop)
-                continue
-            stamp = f"{self._second_text}.{_THREE[fraction // 1000]}{_THREE[fraction % 1000]} "
-            if common(self, stamp, b, start, stop, length):
-                self.captured += 1
-            else:
-                self.packet(second, fraction, length, b, start, stop)
+        """Print packets, the common ones in fewer steps."""
+        if self._common is not None:
+            self._common(self, places)
+            return
+        for place in places:
+            self.long_way(*place)
 
     def packet(self, second: int, fraction: int, length: int, b: bytes, start: int, stop: int) -> None:
         """Print a packet: when it came, its length on the wire, and where in `b` is what was captured of it."""
-        self.captured += 1
-        if self.style.number:
-            self.write(f"{self.captured:5}  ")
-        if not 0 < stop - start <= length <= MOST_CAPTURED:
-            self.write(_invalid(stop - start, length))
-            return
-        if self._time:
-            stamp = self._other_time(second, fraction)
-        elif second == self._second and fraction < self._plain_fraction:
-            stamp = f"{self._second_text}.{_THREE[fraction // 1000]}{_THREE[fraction % 1000]} "
+        self.packets(((second, fraction, length, b, start, stop),))
+
+    def long_way(self, second: int, fraction: int, length: int, b: bytes, start: int, stop: int) -> None:
+        """Print any packet, whatever its lengths are."""
+        if 0 < stop - start <= length <= MOST_CAPTURED:
+            self.layers(self.stamp(second, fraction), length, b[start:stop])
         else:
-            stamp = self._clock(second, fraction)
-        if self._common is None or not self._common(self, stamp, b, start, stop, length):
-            self.write(stamp)
-            self._other(length, b[start:stop])
+            self.done.append(self._numbered() + _invalid(stop - start, length))
+
+    def layers(self, stamp: bytes, length: int, data: bytes) -> None:
+        """Print a packet layer by layer, from the outermost one on."""
+        self._layers(length, data)
+        self.done.append(stamp + "".join(self.lines).encode("ascii", "replace"))
+        self.lines.clear()
 
     def follow(self, places: Iterable[Where]) -> None:
         """Take note of packets that another decoder prints."""
-        followed = self._followed
+        if self._followed is not None:
+            self._followed(self, places)
+            return
         for _, _, length, b, start, stop in places:
-            self.captured += 1
-            if not 0 < stop - start <= length <= MOST_CAPTURED:
-                continue
-            if followed is None or not followed(self, b, start, stop, length):
-                self._other(length, b[start:stop])
-                self.lines.clear()
+            self.before += 1
+            self.unprinted(length, b[start:stop])
 
-    def _other(self, length: int, data: bytes) -> None:
+    def unprinted(self, length: int, data: bytes) -> None:
+        """What printing this packet would leave behind, layer by layer, but for its text."""
+        if 0 < len(data) <= length <= MOST_CAPTURED:
+            self._layers(length, data)
+            self.lines.clear()
+
+    def _layers(self, length: int, data: bytes) -> None:
         write = self.write
         self.buffer = data
         self.protocol = ""
@@ -269,14 +270,21 @@ class Dissector:
                     self.write(show(data[header:]))
                 return
 
-    # Times.
+    # What stands in front of a line.
+
+    def stamp(self, second: int, fraction: int) -> bytes:
+        """The number and the time of the next packet, as they were asked for."""
+        return self._numbered() + (self._other_time if self._time else self._clock)(second, fraction).encode()
+
+    def _numbered(self) -> bytes:
+        return b"%5d  " % (self.captured + 1) if self.style.number else b""
 
     def _clock(self, second: int, fraction: int) -> str:
         if second >= 0x80000000:
             return f"{_BAD_TIME} "
-        if second != self._second:
-            self._second, self._second_text = second, self._local(second).strftime("%H:%M:%S")
-        return f"{self._second_text}.{fraction:0{9 if self.style.nanoseconds else 6}} "
+        if second != self.second:
+            self.second, self.clock = second, f"{self._local(second):%H:%M:%S}.".encode()
+        return f"{self.clock.decode()}{fraction:0{9 if self.style.nanoseconds else 6}} "
 
     def _local(self, second: int) -> datetime.datetime:
         if self._zone is not None:
@@ -364,17 +372,13 @@ class Dissector:
 LinkPrinter = Callable[[Dissector, bytes, int, int], int]
 """Prints a packet from its link layer on: bytes, length on the wire, bytes captured. Returns the header's length."""
 
-Common = Callable[[Dissector, str, bytes, int, int, int], bool]
-"""Prints the whole line of a packet, if it is one that it knows: time, bytes, start, end, length on the wire."""
+Common = Callable[[Dissector, Iterable[Where]], None]
+"""Prints packets of one link, those that it knows in one pass; or remembers what printing them would."""
 
-Followed = Callable[[Dissector, bytes, int, int, int], bool]
-"""The same without printing: what is to be remembered of the packet."""
-
-_THREE: Final = tuple(f"{number:03}" for number in range(1000))
 _BAD_TIME: Final = "[Error converting time]"
 
 
-def _invalid(captured: int, length: int) -> str:
+def _invalid(captured: int, length: int) -> bytes:
     said: list[str] = []
     if captured == 0:
         said.append("caplen==0")
@@ -386,7 +390,7 @@ def _invalid(captured: int, length: int) -> str:
         said.append(f"caplen({captured}) > {MOST_CAPTURED}")
     if length > MOST_CAPTURED:
         said.append(f"len({length}) > {MOST_CAPTURED}")
-    return f"[Invalid header: {', '.join(said)}]\n"
+    return f"[Invalid header: {', '.join(said)}]\n".encode()
 
 
 # Dumps.

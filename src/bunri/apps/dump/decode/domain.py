@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import struct
+from functools import cache, lru_cache
 
-from bunri.apps.dump.decode.core import Dissector, seconds_in_words, u16, u32
-from bunri.apps.dump.decode.names import Unreadable, name, seen, skip
+from bunri.apps.dump.decode.core import ENDS, Dissector, seconds_in_words, u16, u32
+from bunri.apps.dump.decode.names import MOST, REMEMBERED, Unreadable, name, seen, skip
 from bunri.apps.dump.decode.text import characters, invalid
 
 _HEADER = struct.Struct(">HHHHHH").unpack_from
@@ -42,6 +43,7 @@ _ALGORITHMS = {
 }  # fmt: skip
 _DIGESTS = {1: "SHA-1", 2: "SHA-256", 3: "GOST_R_34.11-94", 4: "SHA-384"}
 _HASHES = {1: "SHA-1"}
+_SIZES = {1: 4, 28: 16}  # of addresses
 _OPT = 41
 _INVERSE = 1
 _ONE_QUESTION = (1, 0, 0, 0)
@@ -72,6 +74,81 @@ def domain_over_tcp(d: Dissector, o: int, length: int) -> None:
         return
     d.write(" ")
     _message(d, o + 2, length, multicast=False)
+
+
+def plain(d: Dissector, head: bytes, b: bytes, o: int, stop: int) -> bytes:
+    """The line of an ordinary message, `b[o:stop]`, without -v: one question, or its answer that is made of addresses.
+    Nothing, where it is another one: it takes the long way, below."""
+    if stop < o + 17:
+        return b""
+    ident, flags, questions, answers, authorities, more = _HEADER(b, o)
+    at = b.find(0, o + 12, min(stop - 4, o + 12 + MOST)) + 5
+    if questions != 1 or at < o:
+        return b""
+    question = d.questions.get(b[o + 12 : at])
+    if question is None:
+        question = _remembered(d, b[o + 12 : at])
+    if not question:
+        return b""
+    if flags & 0x8000:
+        records = _addresses(b, at, stop, answers)
+        if more or (answers and not records):
+            return b""
+        said = _encoded(flags)
+        return b"%b%d%b %d/%d/0%b (%d)\n" % (head, ident, said, answers, authorities, records, stop - o)
+    if flags & 0xFECF or answers or authorities or more > 1:
+        return b""
+    said = (b"+%" if flags & 0x10 else b"+") if flags & 0x100 else (b"%" if flags & 0x10 else b"")
+    return b"%b%d%b%b%b (%d)\n" % (head, ident, said, b" [1au]" if more else b"", question, stop - o)
+
+
+def _remembered(d: Dissector, question: bytes) -> bytes:
+    """The text of a question, from now on; nothing where its name does not end at the first zero, or points elsewhere."""
+    d.buffer = question
+    try:
+        whole = _question(d, 0, 0, multicast=False) == len(question)
+    except (Unreadable, *ENDS):
+        whole = False
+    text = "".join(d.lines).encode("ascii", "replace") if whole else b""
+    d.lines.clear()
+    if len(d.questions) >= REMEMBERED:
+        d.questions.clear()
+    d.questions[question] = text
+    return text
+
+
+def _addresses(b: bytes, at: int, stop: int, count: int) -> bytes:
+    """Records of addresses whose names are pointers alone; nothing, where there are others among them."""
+    text: list[bytes] = []
+    for _ in range(count):
+        if at + 12 > stop or b[at] < 0xC0:
+            return b""
+        kind, group, _, size = _RECORD(b, at + 2)
+        at += 12 + size
+        if at > stop or group != 1 or _SIZES.get(kind) != size:
+            return b""
+        text.append(_address(b[at - size : at]))
+    return b",".join(text)
+
+
+@lru_cache(REMEMBERED)
+def _address(data: bytes) -> bytes:
+    if len(data) == 4:
+        return b" A %d.%d.%d.%d" % tuple(data)
+    return b" AAAA %b" % socket.inet_ntop(socket.AF_INET6, data).encode()
+
+
+@cache
+def _encoded(flags: int) -> bytes:
+    return _response_said(flags & 15, flags).encode()
+
+
+def _response_said(code: int, flags: int) -> str:
+    said = _CODES[code] if code < len(_CODES) else f" Resp{code & 0xFFF}"
+    return (
+        f"{_OPERATIONS[flags >> 11 & 15]}{said}{'*' if flags & 0x400 else ''}{'' if flags & 0x80 else '-'}"
+        f"{'|' if flags & 0x200 else ''}{'$' if flags & 0x20 else ''}"
+    )
 
 
 def _message(d: Dissector, o: int, length: int, *, multicast: bool) -> None:
@@ -131,11 +208,7 @@ def _code(d: Dissector, o: int, flags: int, counts: tuple[int, int, int, int]) -
 def _response(d: Dissector, o: int, ident: int, flags: int, counts: tuple[int, int, int, int], multicast: bool) -> None:
     questions, answers, authorities, more = counts
     code = _code(d, o, flags, counts) if more else flags & 15
-    said = _CODES[code] if code < len(_CODES) else f" Resp{code & 0xFFF}"
-    text = (
-        f"{ident}{_OPERATIONS[flags >> 11 & 15]}{said}{'*' if flags & 0x400 else ''}{'' if flags & 0x80 else '-'}"
-        f"{'|' if flags & 0x200 else ''}{'$' if flags & 0x20 else ''}"
-    )
+    text = f"{ident}{_response_said(code, flags)}"
     if questions != 1:
         text += f" [{questions}q]"
     at = o + 12

@@ -14,8 +14,8 @@ from bunri.apps.dump.decode.text import characters
 
 _KIND, _POINTER, _EXTENDED, _RESERVED = 0xC0, 0xC0, 0x40, 0x80
 _BITS = 1  # the one extended label there ever was (RFC 2673)
-_MOST = 255
-_REMEMBERED = 4096  # names
+MOST = 255
+REMEMBERED = 4096  # names
 
 
 class Chains:
@@ -121,7 +121,7 @@ def _label(d: Dissector, at: int) -> int:
 
 def seen(d: Dissector, at: int) -> tuple[str, int]:
     """The text of the name at `at` and where it ends, if it is one that stood whole in a packet before; else 0."""
-    end = d.buffer.find(0, at, at + _MOST + 1) + 1
+    end = d.buffer.find(0, at, at + MOST + 1) + 1
     text = d.names.get(d.buffer[at:end])
     return (text, end) if text is not None else ("", 0)
 
@@ -163,7 +163,7 @@ def name(d: Dissector, at: int, start: int) -> int:
                 raise Unreadable
             bound = target
             at = start + target
-            if long > _MOST:
+            if long > MOST:
                 bound = chains(d, start).past_both(target)
                 at = chains(d, start).past_labels(start + bound)
             elif at < len(b) and b[at] >= _POINTER:
@@ -175,7 +175,7 @@ def name(d: Dissector, at: int, start: int) -> int:
             else:
                 long = _characters(d, at, step, long)
             at += step
-            if long <= _MOST:
+            if long <= MOST:
                 w(".")
             else:
                 at = chains(d, start).past_labels(at)
@@ -185,13 +185,13 @@ def name(d: Dissector, at: int, start: int) -> int:
         at += 1
         if not compressed:
             end = at + step
-    if long > _MOST:
+    if long > MOST:
         w("<DOMAIN NAME TOO LONG>")
     if end < 0:
         raise Unreadable
-    if not compressed and end == b.find(0, first) + 1 <= first + _MOST + 1:
+    if not compressed and end == b.find(0, first) + 1 <= first + MOST + 1:
         # The same bytes up to the first zero are the same name wherever they stand.
-        if len(d.names) >= _REMEMBERED:
+        if len(d.names) >= REMEMBERED:
             d.names.clear()
         d.names[b[first:end]] = "".join(d.lines[before:])
     return end
@@ -199,7 +199,7 @@ def name(d: Dissector, at: int, start: int) -> int:
 
 def _characters(d: Dissector, at: int, size: int, long: int) -> int:
     """A label, as far as a name may be long; how long the name is now."""
-    room = _MOST - long
+    room = MOST - long
     if size <= room:
         piece = d.buffer[at : at + size]
         d.write(piece.decode() if piece.isalnum() and piece.isascii() else shown(piece))

@@ -29,7 +29,7 @@ from bunri.apps.dump.decode import (
     tunnels,
     udp,
 )
-from bunri.apps.dump.decode.core import Common, Dissector, Followed, LinkPrinter
+from bunri.apps.dump.decode.core import Common, Dissector, LinkPrinter
 
 Frame = Callable[[Dissector, int, int, int, int], None]
 """Payload of a link: offset, length, bytes captured, offset of the Ethernet header or -1."""
@@ -52,8 +52,8 @@ LINKS: Mapping[int, LinkPrinter] = {
     COOKED2: link.cooked2,
 }
 
-COMMON: Mapping[int, Common] = {ETHERNET: common.common}
-FOLLOWED: Mapping[int, Followed] = {ETHERNET: common.follow}
+COMMON: Mapping[int, Common] = {ETHERNET: common.ethernet}
+FOLLOWED: Mapping[int, Common] = {ETHERNET: common.follow}
 
 ETHERTYPES: Mapping[int, Frame] = {
     0x0800: ip4.ip4_frame,
@@ -131,7 +131,7 @@ class Tables:
     tcp_order: tuple[int, ...] = tuple(TCP_PORTS)
     udp_order: tuple[int, ...] = tuple(UDP_PORTS)
     common: Mapping[int, Common] = field(default_factory=lambda: COMMON)
-    followed: Mapping[int, Followed] = field(default_factory=lambda: FOLLOWED)
+    followed: Mapping[int, Common] = field(default_factory=lambda: FOLLOWED)
     llc: Callable[[Dissector, int, int, int, int], int] = llc.llc
     ether: Callable[[Dissector, int, int, int], int] = link.ether
 

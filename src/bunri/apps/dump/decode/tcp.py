@@ -59,16 +59,15 @@ def tcp(d: Dissector, o: int, length: int, header: int, fragmented: bool, versio
         if size > length:
             w(f" [bad hdr length {size} - too long, > {length}]")
         return
-    start = (0, 0)
+    start = 0
     if flags & _ACK and not d.absolute:
         known = d.streams.get(addresses + b[o : o + 4])
         if known is None or flags & _SYN:
-            start = (seq, ack - 1 & 0xFFFFFFFF)
-            remember(d, addresses + b[o : o + 4], start)
+            start = remember(d, addresses + b[o : o + 4], seq, ack)
         else:
             start = known
-            seq = seq - start[0] & 0xFFFFFFFF
-            ack = ack - start[1] & 0xFFFFFFFF
+            seq = seq - (start >> 32) & 0xFFFFFFFF
+            ack = ack - start & 0xFFFFFFFF
     if size > length:
         w(f"{FLAGS[flags]} [bad hdr length {size} - too long, > {length}]")
         return
@@ -94,7 +93,7 @@ def tcp(d: Dissector, o: int, length: int, header: int, fragmented: bool, versio
             w(text + ", options [")
             # What tcpdump subtracts from selective acknowledgements: the numbers of the side that sent the data.
             whole = o + size + length <= len(b)
-            if not _options(d, o + 20, size - 20, flags, start[1], whole):
+            if not _options(d, o + 20, size - 20, flags, start & 0xFFFFFFFF, whole):
                 return
             text = ""
     w(f"{text}, length {length}")
@@ -114,14 +113,17 @@ def _short(d: Dissector, o: int, addresses: bytes, own: bool) -> None:
     d.mark()
 
 
-def remember(d: Dissector, ends: bytes, start: tuple[int, int]) -> None:
-    """The connection's sequence numbers start here: those of this direction, and those that it acknowledges."""
+def remember(d: Dissector, ends: bytes, seq: int, ack: int) -> int:
+    """A connection starts with this segment, of which only the side that has acknowledged was not seen before. Returns
+    where: the first number of the side that sends, above 32 bits for the other side's."""
     if len(d.streams) >= _MOST_STREAMS:
         d.streams.clear()
+    first = ack - 1 & 0xFFFFFFFF
     both = len(ends) - 4
     half = both // 2
-    d.streams[ends[half:both] + ends[:half] + ends[-2:] + ends[both:-2]] = (start[1], start[0])
-    d.streams[ends] = start
+    d.streams[ends[half:both] + ends[:half] + ends[-2:] + ends[both:-2]] = first << 32 | seq
+    start = d.streams[ends] = seq << 32 | first
+    return start
 
 
 def _checksum(d: Dissector, o: int, length: int, header: int, stored: int) -> str:
