@@ -62,6 +62,31 @@ class TakenSession(bunri.Compartment):
     def run(self, code: str) -> str:
         return attack(code, control=self._control)
 
+    def try_passive(self, code: str) -> str:
+        """With a socket for the peer."""
+        return attack(code, passive=bunri.call(self._data.passive, 1).result()[0])
+
+    def listen(self, count: int) -> list[int]:
+        """On so many sockets at one time; their ports."""
+        self._passive = bunri.call(self._data.passive, count).result()
+        for each in self._passive:
+            each.listen(8)
+        return [each.getsockname()[1] for each in self._passive]
+
+    def accepted(self) -> list[str]:
+        """Who has come, to any of them."""
+        found: list[str] = []
+        for each in self._passive:
+            each.setblocking(False)
+            while True:
+                try:
+                    connection, address = each.accept()
+                except BlockingIOError:
+                    break
+                connection.close()
+                found.append(address[0])
+        return found
+
     def connect(self, port: int, protected: bool) -> str:
         try:
             bunri.call(self._data.connect, port, protected).result().close()
@@ -69,18 +94,22 @@ class TakenSession(bunri.Compartment):
             return str(fault)
         return "connected"
 
+    def log(self, count: int) -> None:
+        """So many lines of the log in one message."""
+        bunri.call(self._log.lines, [Transfer(Action.DELETE, "/x", False)] * count).result()
+
     def forge(self, path: str) -> None:
-        bunri.call(self._log.line, Transfer(Action.DOWNLOAD, path, True, 1, 1.0)).result()
+        bunri.call(self._log.lines, [Transfer(Action.DOWNLOAD, path, True, 1, 1.0)]).result()
 
     def flood(self, count: int) -> float:
         """Lines of the log, as long as they may be, one after the other: how long that took."""
         begun = time.monotonic()
         for _ in range(count):
-            bunri.call(self._log.line, Transfer(Action.DELETE, "/" + "x" * 4000, False)).result()
+            bunri.call(self._log.lines, [Transfer(Action.DELETE, "/" + "x" * 4000, False)]).result()
         return time.monotonic() - begun
 
     def flood_at_once(self, count: int) -> None:
-        calls = [bunri.call(self._log.line, Transfer(Action.DELETE, "/" + "x" * 4000, False)) for _ in range(count)]
+        calls = [bunri.call(self._log.lines, [Transfer(Action.DELETE, "/" + "x" * 4000, False)]) for _ in range(count)]
         for call in calls:
             call.result()
 

@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from ftp_served import ROOT, Served, refused, serving, written
 
 import bunri
-from bunri.apps.ftpd.accounts import account
+from bunri.apps.ftpd.accounts import account, forget_service_users
 from bunri.apps.ftpd.auth import COST
 from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.messages import Kind
@@ -357,6 +357,27 @@ def test_a_hangup_reads_the_configuration_again(place: Path, pub: Path) -> None:
             with FTP(timeout=10) as ftp:
                 ftp.connect("127.0.0.1", server.port)
                 assert ftp.getwelcome() == "220 after"
+
+
+@pytest.mark.skipif(not ROOT, reason="an ordinary user's sessions are all his own")
+def test_whom_the_configuration_names_is_looked_up_once_for_it(pub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And who logs in each time."""
+    asked: list[str] = []
+    look_up = pwd.getpwnam
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: (asked.append(name), look_up(name))[1])
+    forget_service_users()
+    config = Config(
+        anonymous_enable=True, local_enable=True, ftp_username="daemon", anon_root=str(pub), local_root=str(pub)
+    )
+    for _ in range(3):
+        earned = account(config, "ftp", Kind.ANONYMOUS, tls=False)
+        assert earned.user.uid == look_up("daemon").pw_uid
+    for _ in range(2):
+        account(config, "nobody", Kind.LOCAL, tls=False)
+    assert asked == ["daemon", "nobody", "nobody"]
+    forget_service_users()
+    account(config, "ftp", Kind.ANONYMOUS, tls=False)
+    assert asked[3:] == ["daemon"]
 
 
 @pytest.mark.slow

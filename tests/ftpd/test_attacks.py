@@ -28,11 +28,13 @@ from bunri.apps.ftpd.broker import DataHere
 from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.logins import LoginHere
 from bunri.apps.ftpd.logs import AHEAD, RATE, LogHere, Logs
-from bunri.apps.ftpd.messages import Greeting, Handover, Kind, NoData
+from bunri.apps.ftpd.messages import MOST_LINES, MOST_SOCKETS, Greeting, Handover, Kind, NoData
+from bunri.apps.ftpd.peerfilter import PeerFilter, is_possible
 from bunri.apps.ftpd.prelogin import CALLS
 
 pytestmark = pytest.mark.slow
 
+needs_filter = pytest.mark.skipif(not is_possible(), reason="this user may not put filters on sockets")
 CONFIG = Config(
     listen=True, anonymous_enable=True, ftp_username="", write_enable=True, anon_upload_enable=True,
     allow_writeable_chroot=True, local_enable=True, guest_enable=True, virtual_passwd_file="/dev/null",
@@ -380,6 +382,105 @@ def test_session_reaches_no_port_but_its_peers(drop: Path) -> None:
     asyncio.run(go())
 
 
+# What a socket could do that listens for the peer.
+WITH_A_PASSIVE_SOCKET = {
+    "let others in": "passive.setsockopt(socket.SOL_SOCKET, 27, 0)\nresult = True",  # SO_DETACH_FILTER
+    "bind it elsewhere": "passive.bind(('127.0.0.1', 0))\nresult = True",
+    "connect it": "result = passive.connect(('127.0.0.1', 1)) is None",
+    "connect it to nobody, and anew": "import ctypes\nunspecified = bytes(16)\n"
+    "result = ctypes.CDLL(None, use_errno=True).connect(passive.fileno(), unspecified, 16) == 0",
+    "send from it": "passive.sendto(b'x', ('127.0.0.1', 9))\nresult = True",
+}
+
+
+@needs_filter
+@pytest.mark.parametrize("name", WITH_A_PASSIVE_SOCKET)
+def test_a_socket_for_the_peer_is_for_nothing_else(name: str, drop: Path) -> None:
+    async def go() -> None:
+        async with session(drop) as worker:
+            assert refused(await bunri.call(worker.try_passive, WITH_A_PASSIVE_SOCKET[name]))
+            assert await bunri.call(worker.try_passive, "passive.listen(1)\nresult = True") == "True"  # the control
+
+    asyncio.run(go())
+
+
+@needs_filter
+def test_nobody_but_the_peer_reaches_a_session(drop: Path) -> None:
+    """However it listens: the kernel drops what comes from elsewhere."""
+
+    async def go() -> None:
+        async with session(drop) as worker:
+            ports = await bunri.call(worker.listen, 4)
+            for port in ports:
+                with socket.socket() as stranger:
+                    stranger.bind(("127.0.0.2", 0))
+                    stranger.settimeout(0.2)
+                    with pytest.raises(TimeoutError):
+                        stranger.connect(("127.0.0.1", port))
+                socket.create_connection(("127.0.0.1", port), source_address=("127.0.0.1", 0)).close()
+            assert await bunri.call(worker.accepted) == ["127.0.0.1"] * 4
+
+    asyncio.run(go())
+
+
+@needs_filter
+def test_a_session_asks_for_no_more_than_some_sockets(drop: Path) -> None:
+    async def go() -> None:
+        async with session(drop) as worker:
+            assert len(set(await bunri.call(worker.listen, MOST_SOCKETS))) == MOST_SOCKETS
+            with pytest.raises(bunri.PeerError):
+                await bunri.call(worker.listen, MOST_SOCKETS + 1)
+
+    asyncio.run(go())
+
+
+def test_a_session_sends_no_more_than_some_lines_at_once(drop: Path) -> None:
+    async def go() -> None:
+        async with session(drop) as worker:
+            await bunri.call(worker.log, MOST_LINES)
+            with pytest.raises(bunri.PeerError):
+                await bunri.call(worker.log, MOST_LINES + 1)
+
+    asyncio.run(go())
+
+
+@needs_filter
+@pytest.mark.parametrize(
+    ("family", "here", "peer", "other"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1", "127.0.0.2"),
+        (socket.AF_INET6, "::ffff:127.0.0.1", "::ffff:127.0.0.1", "127.0.0.2"),
+        (socket.AF_INET6, "::1", "::1", None),
+        (socket.AF_INET6, "::1", "::2", "::1"),
+        (socket.AF_INET6, "::1", "1::1", "::1"),
+        (socket.AF_INET6, "::ffff:127.0.0.1", "127::1", "127.0.0.1"),
+    ],
+)
+def test_the_filter_lets_in_one_address(family: socket.AddressFamily, here: str, peer: str, other: str | None) -> None:
+    """And stays where it is, also for root."""
+
+    def comes(source: str) -> bool:
+        to = here.removeprefix("::ffff:")
+        try:
+            socket.create_connection((to, port), timeout=0.2, source_address=(source, 0)).close()
+        except TimeoutError:
+            return False
+        return True
+
+    with socket.socket(family) as sock:
+        sock.bind((here, 0))
+        sock.listen(1)
+        port = sock.getsockname()[1]
+        plain = here.removeprefix("::ffff:")
+        assert comes(other or plain)  # the control
+        sock.accept()[0].close()
+        PeerFilter((peer, 1)).put_on(sock)
+        assert comes(plain) is (peer == here)
+        assert other is None or not comes(other)
+        with pytest.raises(PermissionError):
+            sock.setsockopt(socket.SOL_SOCKET, 27, 0)  # SO_DETACH_FILTER
+
+
 def test_session_forges_no_line_of_the_log(drop: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def go() -> None:
         async with session(drop) as worker:
@@ -436,6 +537,10 @@ def test_prelogin_has_at_most_thirty_calls() -> None:
 
 # Against the running server.
 
+# Before all else: root's capability goes without which newer kernels let nobody put a filter on a TCP socket.
+WITHOUT = "import ctypes, os, sys\nif os.geteuid() == 0 and ctypes.CDLL(None).prctl(23, 12) > 0:\n"
+WITHOUT += "    ctypes.CDLL(None).prctl(24, 12, 0, 0, 0)\n    os.execv(sys.executable, sys.orig_argv)\n"
+
 
 @pytest.fixture(scope="module")
 def server(pub: Path) -> Iterator[Served]:
@@ -444,19 +549,51 @@ def server(pub: Path) -> Iterator[Served]:
         yield running
 
 
-def test_a_stranger_who_is_quicker_gets_no_data(server: Served) -> None:
+@pytest.fixture(params=["session", "monitor"])
+def accepting(request: pytest.FixtureRequest, pub: Path, server: Served) -> Iterator[Served]:
+    """Servers of which one or the other accepts."""
+    if request.param == "session":
+        if not is_possible():
+            pytest.skip("this user may not put filters on sockets")
+        yield server
+        return
+    file = written(pub.parent / "accepts", anonymous_enable="YES", anon_root=pub, ftp_username="", accept_timeout=5)
+    with serving(pub.parent, str(file), first=WITHOUT) as running:
+        yield running
+
+
+def test_a_stranger_who_is_quicker_gets_no_data(accepting: Served) -> None:
     """PASV theft (RFC 2577): the port is guessed, and the connection made before the peer makes it."""
-    with server.login() as ftp:
+    with accepting.login() as ftp:
         host, port = ftp.makepasv()
-        with socket.create_connection((host, port), source_address=("127.0.0.2", 0)) as thief:
+        with socket.socket() as thief:
+            thief.bind(("127.0.0.2", 0))
+            thief.settimeout(1)
+            is_in = thief.connect_ex((host, port)) == 0  # not where the kernel drops what he sends
             ftp.putcmd("RETR hello")
             assert ftp.getresp().startswith("150")
-            thief.settimeout(5)
-            assert thief.recv(100) == b""
-            with socket.create_connection((host, port)) as peer:
-                peer.settimeout(5)
-                assert peer.recv(100) == b"hello\n"
+            assert not is_in or thief.recv(100) == b""
+        with socket.create_connection((host, port)) as peer:
+            peer.settimeout(5)
+            assert peer.recv(100) == b"hello\n"
+        assert ftp.getresp().startswith("226")
+
+
+@needs_filter
+def test_a_port_is_the_peers_once(server: Served) -> None:
+    """What listened for one transfer listens for no other; who comes twice waits in no queue."""
+    with server.login() as ftp:
+        host, port = ftp.makepasv()
+        with socket.create_connection((host, port)) as first, socket.create_connection((host, port)) as second:
+            ftp.voidcmd("TYPE I")
+            ftp.putcmd("RETR hello")
+            assert ftp.getresp().startswith("150") and first.recv(100) == b"hello\n"
             assert ftp.getresp().startswith("226")
+            with pytest.raises(ConnectionResetError):
+                second.recv(100)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, port))
+        assert ftp.makepasv()[1] != port
 
 
 def test_a_killed_prelogin_worker_ends_its_own_connection_only(server: Served) -> None:

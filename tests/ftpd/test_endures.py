@@ -27,6 +27,7 @@ from bunri.apps.ftpd.auth import Passwords, set_password
 from bunri.apps.ftpd.config import Config
 from bunri.apps.ftpd.logins import LoginHere
 from bunri.apps.ftpd.logs import Logs
+from bunri.apps.ftpd.transfers import MOMENT, Aborted, take_at_once
 from bunri.process import program
 
 pytestmark = pytest.mark.slow
@@ -127,6 +128,53 @@ def test_an_upload_that_was_reset_is_not_complete(place: Path, drop: Path, more:
     assert 'FAIL UPLOAD: Client "127.0.0.1", "/in/part", 1000 bytes' in (place / "log").read_text()
 
 
+@pytest.mark.parametrize("pause", [0.0, 5 * MOMENT])
+def test_an_upload_may_be_in_no_hurry(uploads: Served, drop: Path, pause: float) -> None:
+    """Small ones are taken before the loop would begin to; what comes later is the loop's."""
+    with uploads.login() as ftp:
+        ftp.voidcmd("TYPE I")
+        data = ftp.transfercmd(f"STOR in/slow{pause}")
+        for piece in (b"first,", b"second,", b"third"):
+            data.sendall(piece)
+            time.sleep(pause)
+        data.close()
+        assert ftp.voidresp().startswith("226")
+        assert ftp.voidcmd("NOOP")
+    assert (drop / "in" / f"slow{pause}").read_bytes() == b"first,second,third"
+
+
+def test_a_small_upload_ends_at_once_or_is_left_to_the_loop(tmp_path: Path) -> None:
+    """By what stands in the sockets: all of it, a part, a command beside it, a reset."""
+    with closing_pairs(3) as (data, control, broken), (tmp_path / "file").open("wb", buffering=0) as file:
+        (here, peer), (ours, his), (reset, resets) = data, control, broken
+        here.setblocking(False)
+        reset.setblocking(False)
+        peer.sendall(b"a part")
+        assert take_at_once(here, ours, file) == (6, False)
+        his.sendall(b"ABOR\r\n")
+        assert take_at_once(here, ours, file) == (0, False)
+        peer.sendall(b", the rest")
+        peer.close()
+        assert take_at_once(here, ours, file) == (10, True)
+        assert (tmp_path / "file").read_bytes() == b"a part, the rest"
+        resets.sendall(b"some")
+        resets.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        resets.close()
+        with pytest.raises(Aborted, match="426 Failure reading network stream"):
+            take_at_once(reset, ours, file)
+
+
+@contextlib.contextmanager
+def closing_pairs(count: int) -> Iterator[list[tuple[socket.socket, socket.socket]]]:
+    """Pairs of connected TCP sockets."""
+    with contextlib.ExitStack() as stack, socket.create_server(("127.0.0.1", 0)) as server:
+        pairs = []
+        for _ in range(count):
+            peer = stack.enter_context(socket.create_connection(server.getsockname()))
+            pairs.append((stack.enter_context(server.accept()[0]), peer))
+        yield pairs
+
+
 def test_an_upload_goes_on_where_it_stopped(uploads: Served, place: Path, drop: Path) -> None:
     file = written(place / "conf2", anonymous_enable="YES", anon_root=drop, ftp_username="", write_enable="YES",
                    anon_upload_enable="YES", anon_other_write_enable="YES", anon_umask="022")  # fmt: skip
@@ -175,6 +223,9 @@ def test_a_full_disk_ends_the_upload_and_not_the_session(uploads: Served, place:
             assert "No space left" in answer
             ftp.storbinary("STOR in/little", io.BytesIO(b"x"))
             assert server.says("FAIL UPLOAD")
+            with pytest.raises(error_temp, match="426 No space left"):  # one that is over before the loop's first turn
+                ftp.storbinary("STOR small/little", io.BytesIO(bytes(4096)))
+            assert ftp.voidcmd("NOOP")
     finally:
         subprocess.run(["umount", str(small)], check=True)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,7 +34,9 @@ FREE = 1 << 40  # bytes a file may grow to: the disk and its quotas decide
 class Account:
     """A login's user, its root and its session."""
 
-    earned: bunri.Policy  # of which the user, the files and how large they may grow count
+    user: bunri.User
+    files: bunri.fs.FileGrant
+    file_size: int | None  # bytes its files may grow to
     rights: Rights
     config: Config  # with the user's own file
     root: str  # the folder outside
@@ -41,13 +44,14 @@ class Account:
 
     def policy(self, of: bunri.Policy) -> bunri.Policy:
         """The session's policy."""
-        return of.with_(user=self.earned.user, files=self.earned.files, file_size=self.earned.file_size)
+        return of.with_(user=self.user, files=[self.files], file_size=self.file_size)
 
 
 def account(main: Config, name: str, kind: Kind, tls: bool) -> Account:
     """What `name` earned. UsageError: nothing, and why (for the log)."""
     c = _own(main, name) if kind is not Kind.ANONYMOUS else main
-    entry = _entry({Kind.ANONYMOUS: c.ftp_username, Kind.GUEST: c.guest_username, Kind.LOCAL: name}[kind])
+    service = c.ftp_username if kind is Kind.ANONYMOUS else c.guest_username
+    entry = _entry(name) if kind is Kind.LOCAL else _service_entry(service)
     if entry is not None and entry.pw_uid == 0:
         raise bunri.UsageError("root's files are not served: a session as root would own them all")
     commands = _commands(c, kind, tls)
@@ -56,13 +60,14 @@ def account(main: Config, name: str, kind: Kind, tls: bool) -> Account:
     if at_root and writes and not c.allow_writeable_chroot:
         _refuse_writable(home, entry)
     place = "/" if at_root else home
-    earned = bunri.Policy(user=_user(entry), files=[bunri.fs.read(home, at=place)])
-    if writes:  # what is off costs no permission
-        earned = earned.with_(files=[bunri.fs.write(home, at=place)], file_size=FREE)
+    grant = bunri.fs.write if writes else bunri.fs.read  # what is off costs no permission
+    files, file_size = grant(home, at=place), FREE if writes else None
     gives_away = c.chown_uploads and not _is_as_local(c, kind) and bool(commands & UPLOADING)
     if gives_away:
         _entry(c.chown_username)
-    return Account(earned, _rights(c, name, kind, commands, start, tls), c, home, gives_away)
+    rights = _rights(c, name, kind, commands, start, tls)
+    ids_of = _ids_of if kind is Kind.LOCAL else _service_ids_of
+    return Account(_user(entry, ids_of), files, file_size, rights, c, home, gives_away)
 
 
 def _own(main: Config, name: str) -> Config:
@@ -87,12 +92,29 @@ def _entry(name: str) -> pwd.struct_passwd | None:
         raise bunri.UsageError(f"there is no user {name!r} on this system") from None
 
 
-def _user(entry: pwd.struct_passwd | None) -> bunri.User:
+# Whom the configuration names is looked up once for it: each look-up asks all sources of nsswitch.conf(5).
+_service_entry = lru_cache(maxsize=16)(_entry)
+
+
+def _ids_of(entry: pwd.struct_passwd) -> bunri.User:
+    return bunri.User.ids(entry.pw_uid, entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid))
+
+
+_service_ids_of = lru_cache(maxsize=16)(_ids_of)
+
+
+def forget_service_users() -> None:
+    """The configuration was read (again): look them up anew."""
+    _service_entry.cache_clear()
+    _service_ids_of.cache_clear()
+
+
+def _user(entry: pwd.struct_passwd | None, ids_of: Callable[[pwd.struct_passwd], bunri.User]) -> bunri.User:
     if os.geteuid() != 0:
         return bunri.User.same()
     if entry is None:
         return bunri.User.dynamic()
-    return bunri.User.ids(entry.pw_uid, entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid))
+    return ids_of(entry)
 
 
 def _home(c: Config, name: str, kind: Kind, entry: pwd.struct_passwd | None) -> tuple[str, str, bool]:
@@ -206,6 +228,7 @@ def _rights(c: Config, name: str, kind: Kind, commands: frozenset[str], start: s
         rate=c.local_max_rate if as_local else c.anon_max_rate,
         idle=c.idle_session_timeout,
         stall=c.data_connection_timeout,
+        patience=c.accept_timeout,
         pasv_address=c.pasv_address,
         log_lines=c.log_ftp_protocol,
         tls=tls,

@@ -1,23 +1,32 @@
 """Runs in: the monitor. Data connections: sockets that the monitor makes, and sessions get as descriptors.
 
 Both ends' addresses are those of the control connection, taken from the kernel when it was accepted. No message has an
-address in it, so a session cannot ask for anybody else's (FTP bounce, RFC 2577), whoever runs it.
+address in it, so a session cannot ask for anybody else's (FTP bounce, RFC 2577), whoever runs it. Where it accepts its
+peer's connections itself, it does so on a socket that was made here, and that the kernel lets nobody else reach.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
+import errno
+import secrets
 import socket
+from collections.abc import Callable, Iterator
+from functools import cache, cached_property
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
 
 import bunri
 from bunri.apps.ftpd.config import Config
-from bunri.apps.ftpd.messages import Data, NoData
+from bunri.apps.ftpd.messages import MOST_SOCKETS, Data, NoData
 from bunri.apps.ftpd.pace import Pace
+from bunri.apps.ftpd.peerfilter import PeerFilter, is_possible
 from bunri.apps.ftpd.secure import Secure
 
 LOWEST_PORT = 1024  # below it a port of the peer may be a service of somebody else (RFC 2577, section 3)
-EVERY, AHEAD = 0.001, 0.2  # a session may ask once a millisecond, and has this many seconds' worth to begin with
+GUESSES, TRIES = 16, 2000  # ports that are tried at random, and then in turn
+EVERY, AHEAD = 0.0005, 0.2  # seconds that each socket costs a session, and those that it has to begin with
 
 
 class DataHere(Data):
@@ -25,28 +34,50 @@ class DataHere(Data):
 
     def __init__(self, control: socket.socket, config: Config, secure: Secure | None, only_tls: bool) -> None:
         self._family = control.family
-        self._here = control.getsockname()[0]
-        self._peer = control.getpeername()[0]
+        self._here = control.getsockname()
+        self._peer = control.getpeername()
         self._config = config
         self._secure = secure
         self._only_tls = only_tls
         self._listener: socket.socket | None = None
         self._pace = Pace(AHEAD)
 
+    @cached_property
+    def _filter(self) -> PeerFilter:
+        return PeerFilter(self._peer)
+
     def close(self) -> None:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
 
+    async def passive(self, count: int) -> list[socket.socket]:
+        if not 1 <= count <= MOST_SOCKETS:
+            raise bunri.Misbehaved(f"{count} sockets at one time")
+        if self._secure is not None or self._only_tls or not is_possible():
+            return []
+        self._refuse_passive()
+        await self._not_too_often(count)
+        made: list[socket.socket] = []
+        try:
+            while len(made) < count:
+                made.append(self._made(self._filter.put_on))
+        except NoData:
+            if not made:
+                raise
+        return made
+
     async def listen(self) -> int:
-        if not self._config.pasv_enable:
-            raise NoData("Passive mode is off here.")
+        self._refuse_passive()
         await self._not_too_often()
         self.close()
-        self._listener = self._bound_for_peer()
-        self._listener.listen(1)
+        self._listener = self._made(lambda made: made.listen(1))
         port: int = self._listener.getsockname()[1]
         return port
+
+    def _refuse_passive(self) -> None:
+        if not self._config.pasv_enable:
+            raise NoData("Passive mode is off here.")
 
     async def accept(self, protected: bool) -> socket.socket:
         self._refuse_wrong(protected)
@@ -59,7 +90,7 @@ class DataHere(Data):
             async with asyncio.timeout(self._config.accept_timeout):
                 while True:
                     connection, address = await asyncio.get_running_loop().sock_accept(self._listener)
-                    if address[0] == self._peer:
+                    if address[0] == self._peer[0]:
                         return connection
                     connection.close()  # somebody else was quicker than the peer: he gets nothing
         except TimeoutError:
@@ -87,10 +118,13 @@ class DataHere(Data):
             raise NoData("Illegal PORT command.")
         await self._not_too_often()
         self.close()
-        connection = self._socket(self._config.ftp_data_port if self._config.connect_from_port_20 else 0)
+        try:
+            connection = self._socket(self._config.ftp_data_port if self._config.connect_from_port_20 else 0)
+        except OSError as fault:
+            raise _none(fault) from None
         try:
             async with asyncio.timeout(self._config.connect_timeout):
-                await asyncio.get_running_loop().sock_connect(connection, (self._peer, port))
+                await asyncio.get_running_loop().sock_connect(connection, _at(self._peer, port))
         except OSError:  # TimeoutError is one
             connection.close()
             raise NoData("Failed to establish connection.") from None
@@ -99,33 +133,60 @@ class DataHere(Data):
             raise
         return connection
 
-    def _bound_for_peer(self) -> socket.socket:
-        low, high = self._config.pasv_min_port, self._config.pasv_max_port
-        if not (low or high):
-            return self._socket(0)
-        ports = range(max(low, LOWEST_PORT), (high or 65535) + 1)
-        for port in random.sample(ports, len(ports)) if len(ports) < 2000 else random.sample(ports, 2000):
+    def _made(self, prepare: Callable[[socket.socket], None]) -> socket.socket:
+        """A socket bound to a free port."""
+        for port in _ports(self._config.pasv_min_port, self._config.pasv_max_port):
             try:
-                return self._socket(port)
-            except NoData:
-                continue  # taken
+                return self._socket(port, prepare)
+            except OSError as fault:
+                if fault.errno != errno.EADDRINUSE:
+                    raise _none(fault) from None
         raise NoData("No port is free.")
 
-    def _socket(self, port: int) -> socket.socket:
-        made = None
+    def _socket(self, port: int, prepare: Callable[[socket.socket], None] | None = None) -> socket.socket:
+        made = socket.socket(self._family, socket.SOCK_STREAM)
         try:
-            made = socket.socket(self._family, socket.SOCK_STREAM)
             made.setblocking(False)
-            if port:
+            if port:  # may have connections from before, that wait for their end (TIME_WAIT)
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((self._here, port))
-        except OSError as fault:
-            if made is not None:
-                made.close()
-            raise NoData(f"No data connection: {fault.strerror}.") from None
+            made.bind(_at(self._here, port))
+            if prepare is not None:
+                prepare(made)
+        except BaseException:
+            made.close()
+            raise
         return made
 
-    async def _not_too_often(self) -> None:
-        seconds = self._pace.left(EVERY)
+    async def _not_too_often(self, count: int = 1) -> None:
+        seconds = self._pace.left(EVERY * count)
         if seconds > 0:
             await asyncio.sleep(seconds)
+
+
+def _at(name: tuple[Any, ...], port: int) -> tuple[Any, ...]:
+    """Another port of an address; one that counts on one link only keeps that."""
+    return name[0], port, *name[2:]
+
+
+def _none(fault: OSError) -> NoData:
+    return NoData(f"No data connection: {fault.strerror}.")
+
+
+def _ports(low: int, high: int) -> Iterator[int]:
+    """Those to try, by chance: who knows one port does not know the next."""
+    ports = range(max(low, LOWEST_PORT), (high or 65535) + 1) if low or high else _usual()
+    for _ in range(GUESSES):
+        yield secrets.choice(ports)
+    first = secrets.randbelow(len(ports))
+    yield from islice(chain(ports[first:], ports[:first]), TRIES)
+
+
+@cache
+def _usual() -> range:
+    """Of the ports from which the kernel chooses, those that it does not take first for connect(2). A port that was used
+    cannot be had by anybody else for a minute: a peer with many files would leave this machine none to connect from."""
+    try:
+        low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    except OSError:
+        low, high = 32768, 60999
+    return range(max(low, LOWEST_PORT) + 1, high + 1, 2)

@@ -1,9 +1,8 @@
 # pyright: basic, reportMissingTypeStubs=false, reportMissingModuleSource=false
 """Runs in: the session worker, after confinement. pyftpdlib as the engine of the protocol, with three things changed.
 
-Data connections come from the monitor as descriptors, when a transfer begins and not before; a call to the monitor
-blocks, which is right where one process serves one peer. Nothing is looked up by name: neither users and groups (the
-C library would load modules from within the root) nor hosts. And what the configuration leaves out is not there.
+Data connections come from the monitor (data.py). Nothing is looked up by name: neither users and groups (the C library
+would load modules from within the root) nor hosts. And what the configuration leaves out is not there.
 """
 
 from __future__ import annotations
@@ -22,16 +21,15 @@ from pyftpdlib.handlers import FTPHandler
 from pyftpdlib.handlers.ftp.producers import BufferedIteratorProducer
 from pyftpdlib.ioloop import IOLoop
 
-import bunri
-from bunri.apps.ftpd.files import Files, NotStoredError, has_control, shown
-from bunri.apps.ftpd.lines import Lines
+from bunri.apps.ftpd.data import DataConnections
+from bunri.apps.ftpd.files import Files, has_control, shown
+from bunri.apps.ftpd.journal import Journal
 from bunri.apps.ftpd.messages import (
     Action,
     Data,
     Handover,
     Kind,
     Log,
-    NoData,
     Owners,
     Rights,
     Said,
@@ -40,9 +38,8 @@ from bunri.apps.ftpd.messages import (
     Uploads,
 )
 from bunri.apps.ftpd.patterns import matches
-from bunri.apps.ftpd.transfers import handler_for, send_at_once
+from bunri.apps.ftpd.rehearsal import rehearse
 
-LOWEST_PORT = 1024
 MESSAGE = 4000  # bytes of a folder's message
 PERMISSIONS = {"CWD": "e", "LIST": "l", "RETR": "r", "APPE": "a", "DELE": "d", "RNFR": "f", "MKD": "m", "STOR": "w",
                "SITE CHMOD": "M", "MFMT": "T"}  # fmt: skip
@@ -53,6 +50,8 @@ LOGGED = {"DELE": Action.DELETE, "RNTO": Action.RENAME, "MKD": Action.MKDIR, "XM
 BEGUN = {"RETR": Action.DOWNLOAD, "STOR": Action.UPLOAD, "APPE": Action.UPLOAD, "STOU": Action.UPLOAD,
          "RNFR": Action.RENAME}  # fmt: skip
 UNLOGGED = (501, 503)  # it was no such command
+NOWHERE = ("127.0.0.1", 0)
+TOGETHER = 0.05  # seconds in which lines of the log wait for others
 ERRORS = "surrogateescape"  # names that are no UTF-8 go through as they are
 
 
@@ -115,7 +114,7 @@ class Control(socket.socket):
         return self._names[1]
 
 
-class Engine(Lines):
+class Engine(DataConnections):
     """The handler of one control connection, logged in from the start."""
 
     proto_cmds: ClassVar[dict[str, Any]] = {
@@ -139,25 +138,18 @@ class Engine(Lines):
         time.strptime("2000", "%Y")  # imports (MFMT)
 
     def __init__(self, control: socket.socket, services: Services, rights: Rights, next_: Handover, loop: Any) -> None:
-        self._data = services.data
-        self._log = services.log
-        self._rights = rights
+        self._journal = Journal(services.log)
         self._sent_ahead = next_.sent_ahead
-        self._protected = next_.protected
         self.use_gmt_times = not rights.local_time
         self._shown: set[str] = set()
-        self._port: int | None = None  # 0: the peer comes to us
         self._ascii = True  # until TYPE I (RFC 959, section 3.1.1)
         self._flags = ""
-        self._is_logged = False  # what the present command did
         self._source: str | None = None  # what it renames
         self._mode: str | None = None  # what it sets
-        self._line: bunri.Call[None] | None = None
-        self.data_channel: Any = None
+        self._is_due = False  # `_send_lines` is
         self.timeout = rights.idle
         self.authorizer = Authorizer(rights)
-        self.dtp_handler = handler_for(rights)
-        super().__init__(control, Server(), ioloop=loop)
+        super().__init__(control, Server(), loop, services.data, rights, next_.protected, self._journal.send)
         self.authenticated = True
         self.username = rights.user
         self.fs = Files(rights, self, services.uploads, services.owners)
@@ -239,6 +231,10 @@ class Engine(Lines):
     def ftp_PASS(self, line: str) -> None:
         self.respond("230 Already logged in.")
 
+    def ftp_QUIT(self, line: str) -> None:
+        self.settle()  # what he did is logged when he has gone
+        super().ftp_QUIT(line)
+
     def ftp_NOOP(self, line: str) -> None:
         self.respond("200 NOOP ok.")
 
@@ -314,145 +310,6 @@ class Engine(Lines):
             return []
         return sorted(name for name in self.fs.listed(folder, flags) if fnmatchcase(name, last))
 
-    # Data connections.
-
-    def _make_epasv(self, extmode: bool = False) -> None:
-        self._forget_data()
-        here: Any = self.socket
-        address = here.getsockname()[0].removeprefix("::ffff:")
-        if ":" in address and not extmode:
-            self.respond("425 PASV has no room for an IPv6 address. Use EPSV.")
-            return
-        try:
-            port = bunri.call(self._data.listen).result()
-        except NoData as fault:
-            self.respond(str(fault))
-            return
-        self._port = 0
-        if extmode:
-            self.respond(f"229 Entering Extended Passive Mode (|||{port}|)")
-            return
-        shown = (self._rights.pasv_address or address).replace(".", ",")
-        self.respond(f"227 Entering Passive Mode ({shown},{port >> 8},{port & 255}).")
-
-    def _make_eport(self, ip: str, port: int) -> None:
-        if ip != self.remote_ip.removeprefix("::ffff:") or port < LOWEST_PORT:
-            self.respond("500 Illegal PORT command.")  # said early; the monitor would not do it
-            return
-        self._forget_data()
-        self._port = port
-        self.respond("200 PORT command successful. Consider using PASV.")
-
-    def _forget_data(self) -> None:
-        if self.data_channel is not None:
-            self.data_channel.close()
-            self.data_channel = None
-        self._port = None
-
-    def ftp_EPSV(self, line: str) -> None:
-        if line.upper() != "ALL":
-            super().ftp_EPSV(line)
-            return
-        self._epsvall = True
-        self.respond("200 EPSV ALL ok.")  # RFC 2428, section 4
-
-    def ftp_PBSZ(self, line: str) -> None:
-        self.respond("200 PBSZ set to 0.")
-
-    def ftp_PROT(self, line: str) -> None:
-        if line.upper() not in ("C", "P"):
-            self.respond("536 PROT knows C and P.")
-        else:
-            self._protected = line.upper() == "P"
-            self.respond("200 PROT now Private." if self._protected else "200 PROT now Clear.")
-
-    def _has_data(self) -> bool:
-        if self._may_have_data():
-            return True
-        self._is_logged = True  # as vsftpd: nothing was begun
-        return False
-
-    def _may_have_data(self) -> bool:
-        if self._rights.only_tls and not self._protected:
-            self.respond("522 Data connections must be encrypted.")
-            return False
-        if self._port is None and self.data_channel is None:
-            self.respond("425 Use PORT or PASV first.")
-            return False
-        return True
-
-    def push_dtp_data(self, data: Any, isproducer: bool = False, file: Any = None, cmd: str | None = None) -> None:
-        if not self._has_data():
-            if file is not None:
-                file.close()
-            return
-        super().push_dtp_data(data, isproducer=isproducer, file=file, cmd=cmd)
-        if self.data_channel is None:
-            self._fetch_data_channel(file)
-
-    def ftp_STOR(self, file: str, mode: str = "w") -> None:
-        if not self._has_data():
-            return
-        try:
-            super().ftp_STOR(file, mode)
-        except NotStoredError as fault:
-            self.respond(f"553 {fault}.")  # RFC 959, section 5.4; pyftpdlib says 550
-        else:
-            self._fetch_for_upload()
-
-    def ftp_STOU(self, line: str) -> None:
-        if self._has_data():
-            super().ftp_STOU(line)
-            self._fetch_for_upload()
-
-    def _fetch_for_upload(self) -> None:
-        if self._in_dtp_queue is not None and self.data_channel is None:
-            self._fetch_data_channel(self._in_dtp_queue[0])
-
-    def _fetch_data_channel(self, file: Any) -> None:
-        port, self._port = self._port, None
-        try:
-            p = self._protected
-            ask = bunri.call(self._data.connect, port, p) if port else bunri.call(self._data.accept, p)
-            connection = ask.result()
-        except NoData as fault:
-            self._give_up(file, str(fault))
-            return
-        connection.setblocking(False)
-        sent = self._send_at_once(connection, file)
-        if sent is None:
-            return
-        channel = self.dtp_handler(connection, self)
-        if not channel.connected:  # he has reset it already: pyftpdlib would say nothing
-            if file is not None:
-                self.log_transfer("", file.name, self._in_dtp_queue is not None, False, 0.0, sent)
-            self._give_up(file, f"426 Transfer aborted; {sent} bytes transmitted.")
-            return
-        channel.tot_bytes_sent = sent
-        self.data_channel = channel
-        self._on_dtp_connection()
-
-    def _give_up(self, file: Any, answer: str) -> None:
-        self._out_dtp_queue = self._in_dtp_queue = None
-        if file is not None:
-            file.close()
-        self.respond(answer)
-
-    def _send_at_once(self, connection: socket.socket, file: Any) -> int | None:
-        """A small download ends here. Else: how many bytes of it have gone."""
-        if self._out_dtp_queue is None or file is None or self._current_type == "a" or self._rights.rate:
-            return 0
-        begun = time.monotonic()
-        sent, is_whole = send_at_once(connection, file)
-        if not is_whole:
-            return sent
-        self._out_dtp_queue = None
-        connection.close()  # before the answer (RFC 959, section 3.3)
-        file.close()
-        self.respond("226 Transfer complete.")
-        self.log_transfer("RETR", file.name, False, True, round(time.monotonic() - begun, 3), sent)
-        return None
-
     # The log.
 
     def log_transfer(self, cmd: str, filename: str, receive: bool, completed: bool, elapsed: float, bytes: int) -> None:
@@ -472,15 +329,18 @@ class Engine(Lines):
         self._logged(Transfer(action, _text(arg), respcode < 400, ascii=self._ascii))
 
     def _logged(self, what: Transfer | Said) -> None:
-        """One line may be on its way: the peer does not wait until the log has it."""
-        self.settle()
-        self._line = bunri.call(self._log.line, what)
+        self._journal.add(what)
+        if not self._is_due:
+            self._is_due = True
+            self.ioloop.call_later(TOGETHER, self._send_lines, _errback=self.handle_error)
+
+    def _send_lines(self) -> None:
+        self._is_due = False
+        self._journal.send()
 
     def settle(self) -> None:
         """Until the log has everything."""
-        if self._line is not None:
-            self._line.result()
-            self._line = None
+        self._journal.close()
 
     def logline(self, msg: str, logfun: Any = None) -> None:
         """A command, behind `<- `."""
@@ -490,10 +350,14 @@ class Engine(Lines):
             self._logged(Said(Speech.COMMAND, _text(shown)))
 
     def respond(self, resp: str, logfun: Any = None) -> None:
-        self._last_response = resp
-        self.push(resp + "\r\n")
+        self._respond(resp)
+
+    def _respond(self, *answers: str) -> None:
+        self._last_response = answers[-1]
+        self.push("\r\n".join(answers) + "\r\n")
         if self._rights.log_lines:
-            self._logged(Said(Speech.RESPONSE, _text(resp)))
+            for each in answers:
+                self._logged(Said(Speech.RESPONSE, _text(each)))
 
 
 def _mark(path: str) -> str:
@@ -523,3 +387,17 @@ def drive(control: socket.socket, services: Services, rights: Rights, next_: Han
         engine.settle()
     finally:
         loop.close()
+
+
+def rehearse_session() -> None:
+    """In the zygote."""
+    nobody: Any = None
+    rights = Rights(Kind.ANONYMOUS, "", "/", frozenset(("SYST", "PWD", "TYPE", "QUIT")), here=NOWHERE, peer=NOWHERE)
+    before = os.umask(rights.umask)
+    try:
+        rehearse(
+            b"SYST\r\nPWD\r\nTYPE I\r\nQUIT\r\n",
+            lambda control: drive(control, Services(nobody, nobody, None, None), rights, Handover(b"")),
+        )
+    finally:
+        os.umask(before)

@@ -31,10 +31,7 @@ class UploadsHere(Uploads):
     """
 
     def __init__(self, earned: Account) -> None:
-        user = earned.earned.user
-        if not isinstance(user, bunri.User):
-            raise bunri.UsageError("an account has a user")
-        self._folder = broker.Directory.at(earned.root, bunri.Access.WRITE, user=user)
+        self._folder = broker.Directory.at(earned.root, bunri.Access.WRITE, user=earned.user)
         self._owner = pwd.getpwnam(earned.config.chown_username).pw_uid
         self._mode = earned.config.chown_upload_mode & 0o777
 

@@ -8,6 +8,7 @@ configuration asks for: hidden names, modes of new files, numbers instead of nam
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import stat
@@ -170,22 +171,16 @@ class Files(AbstractedFS):
         return self._groups[gid]
 
 
-class OpenFile:
+class OpenFile(io.FileIO):
     """An open file that knows its name; the engine asks for it when the transfer has ended."""
 
     def __init__(self, number: int, mode: str, name: str) -> None:
-        self._file = os.fdopen(number, mode if mode != "ab" else "wb", buffering=0)
-        self.name = name
-        self.fileno = self._file.fileno
-        self.read, self.seek, self.tell = self._file.read, self._file.seek, self._file.tell
-        self.close = self._file.close
+        super().__init__(number, mode if mode != "ab" else "wb")  # O_APPEND is the descriptor's
+        self.name: str = name
 
-    @property
-    def closed(self) -> bool:
-        return self._file.closed
-
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> int:  # type: ignore[override]
         """All of it: a raw file may take less, and the next try says why."""
         left = memoryview(chunk)
         while left:
-            left = left[self._file.write(left) :]
+            left = left[super().write(left) :]
+        return len(chunk)

@@ -30,6 +30,10 @@ class Lines(FTPHandler):
     _is_too_long = False  # the line that comes is; what there was of it is forgotten
     _is_held = False  # the line that is there waits for the end of a transfer
 
+    def readable(self) -> bool:
+        """Where it is not, it is not asked for (`_await_events`)."""
+        return True
+
     def handle_read(self) -> None:
         try:
             self.ac_in_buffer += self.recv(self.ac_in_buffer_size)
@@ -38,6 +42,10 @@ class Lines(FTPHandler):
         self._obey()
         if self._is_held:
             self._await_events()
+
+    def handle_read_event(self) -> None:
+        """What the loop calls."""
+        self.handle_read()
 
     def handle_write(self) -> None:
         super().handle_write()
@@ -77,6 +85,8 @@ class Lines(FTPHandler):
 
     def _is_behind(self) -> bool:
         """Whether the peer has answers to read first. A listing that is not written yet (STAT) counts as many."""
+        if not self.producer_fifo:
+            return False
         return sum(len(part) if isinstance(part, bytes) else BEHIND for part in self.producer_fifo) >= BEHIND
 
     def _obey(self) -> None:

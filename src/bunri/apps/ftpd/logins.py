@@ -48,6 +48,11 @@ class LoginHere(Login):
             await asyncio.sleep(self._config.delay_failed_login)
         return ask
 
+    @property
+    def takes_any_name(self) -> bool:
+        """Whether `user` has one answer for all: it need not be asked."""
+        return not (self._config.userlist_enable or self._config.ssl_enable)
+
     def _ask(self, name: str) -> Ask:
         c = self._config
         try:

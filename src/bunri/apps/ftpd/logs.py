@@ -14,12 +14,12 @@ import time
 
 import bunri
 from bunri.apps.ftpd.config import Config
-from bunri.apps.ftpd.messages import Action, Kind, Log, Rights, Said, Transfer
+from bunri.apps.ftpd.messages import MOST_LINES, Action, Kind, Log, Rights, Said, Transfer
 from bunri.apps.ftpd.pace import Pace
 
 log = logging.getLogger("bunri.ftpd")
-# Of the lines of one session: those of 500 small files a second, and what it may have written at once.
-RATE, AHEAD = 1 << 16, 1 << 20  # bytes a second, bytes
+# Of the lines of one session: those of 1,000 small files a second, and what it may have written at once.
+RATE, AHEAD = 1 << 17, 1 << 20  # bytes a second, bytes
 MOVES = (Action.DOWNLOAD, Action.UPLOAD)
 
 
@@ -100,16 +100,18 @@ class LogHere(Log):
         self._pace = Pace(AHEAD / RATE)
         self._told = False
 
-    async def line(self, what: Transfer | Said) -> None:
-        if isinstance(what, Transfer):
-            length = self._logs.transferred(self._peer, self._rights, self._given, what)
-        elif self._rights.log_lines:
-            length = self._logs.said(self._peer, self._rights, what)
-        else:
-            return  # nobody asked for it
-        seconds = self._pace.left(length / RATE)
+    async def lines(self, what: list[Transfer | Said]) -> None:
+        if len(what) > MOST_LINES:
+            raise bunri.Misbehaved("more lines of the log than go into one message")
+        seconds = self._pace.left(sum(map(self._written, what)) / RATE)
         if seconds > 0:
             await self._wait(seconds)
+
+    def _written(self, what: Transfer | Said) -> int:
+        """How long what was written is."""
+        if isinstance(what, Transfer):
+            return self._logs.transferred(self._peer, self._rights, self._given, what)
+        return self._logs.said(self._peer, self._rights, what) if self._rights.log_lines else 0
 
     async def _wait(self, seconds: float) -> None:
         if not self._told:

@@ -39,6 +39,7 @@ class Greeting:
     tls: bool = False  # AUTH TLS is offered
     secured: bool = False  # TLS is on already (implicit_ssl)
     idle: int = 300  # seconds to the next command; the worker has fewer in all
+    any_name: bool = False  # no name is refused before its password is looked at: none has to be asked about
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,17 @@ class Rights:
     rate: int = 0
     idle: int = 300
     stall: int = 300
+    patience: int = 60  # seconds in which the peer makes a data connection
     pasv_address: str = ""
     log_lines: bool = False
     here: tuple[str, int] = ("", 0)  # the control connection's addresses, to show: with TLS its socket has none
     peer: tuple[str, int] = ("", 0)
     tls: bool = False  # PROT P can be had
     only_tls: bool = False  # and nothing else
+
+
+MOST_LINES = 64  # of the log, in one message
+MOST_SOCKETS = 16
 
 
 class Action(Enum):
@@ -158,6 +164,12 @@ class Data(bunri.Service):
 
     @abstractmethod
     @bunri.raises(NoData)
+    async def passive(self, count: int) -> list[socket.socket]:
+        """So many sockets (MOST_SOCKETS at the most) that nobody but the peer reaches, each bound to a port: to listen on, and
+        to accept from. Or none: then it is always `listen` and `accept`."""
+
+    @abstractmethod
+    @bunri.raises(NoData)
     async def listen(self) -> int:
         """Wait for the peer on a free port; the port. What was waited for before is forgotten."""
 
@@ -201,5 +213,6 @@ class Log(bunri.Service):
 
     @abstractmethod
     @bunri.limit(size="32K")
-    async def line(self, what: Transfer | Said) -> None:
-        """Something was done to a file, or failed; or was said. Whoever writes very much waits until it is written."""
+    async def lines(self, what: list[Transfer | Said]) -> None:
+        """Things were done to files, or failed; or were said. MOST_LINES at the most. Whoever writes very much waits until they
+        are written."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 import bunri
-from bunri.apps.ftpd.accounts import Account
+from bunri.apps.ftpd.accounts import Account, forget_service_users
 from bunri.apps.ftpd.auth import Passwords
 from bunri.apps.ftpd.broker import DataHere
 from bunri.apps.ftpd.config import Config
@@ -75,6 +75,7 @@ class Server:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     def __post_init__(self) -> None:
+        forget_service_users()
         self._logs = Logs(self.config)
         self._banner = banner(self.config)
         self._crashes = Crashes()
@@ -120,6 +121,7 @@ class Server:
         except (bunri.UsageError, OSError) as fault:
             log.error("the old configuration stays: %s", fault)
             return
+        forget_service_users()
         self.config, self._banner = config, text
         log.info("the configuration was read again")
 
@@ -178,7 +180,8 @@ class Server:
             if listener.implicit or config.implicit_ssl:
                 (await login.tls()).close()
             secured, idle = login.secure is not None, config.idle_session_timeout
-            greeting = Greeting(self._banner, config.max_login_fails, config.ssl_enable, secured, idle)
+            attempts, tls, any_name = config.max_login_fails, config.ssl_enable, login.takes_any_name
+            greeting = Greeting(self._banner, attempts, tls, secured, idle, any_name)
             pre = PreLogin.start(login.control, login, greeting)
             try:
                 next_ = await bunri.call(pre.talk)
@@ -199,11 +202,12 @@ class Server:
         mine = earned.policy(Session.policy)
         uploads = UploadsHere(earned) if earned.gives_away else None
         owners = self._owners if earned.config.text_userdb_names and not rights.hide_ids else None
+        session = Session.start_under(mine, login.control, data, log_, rights, next_, uploads, owners)
         try:
-            async with Session.start_under(mine, login.control, data, log_, rights, next_, uploads, owners) as session:
-                with bunri.deadline(inf):  # he stays as long as he is not idle
-                    await bunri.call(session.serve)
+            with bunri.deadline(inf):  # he stays as long as he is not idle
+                await bunri.call(session.serve)
         finally:
+            session.close()
             data.close()
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from contextlib import suppress
+from typing import Any
 
 import bunri
 from bunri import seccomp
 from bunri.apps.ftpd.messages import Ask, Greeting, Handover, Login, NoData
+from bunri.apps.ftpd.rehearsal import rehearse
 
 # All the calls it makes, and the few that an interpreter makes when memory or time ask for it. Every other is refused.
 CALLS = frozenset((
@@ -56,6 +59,11 @@ class PreLogin(bunri.Compartment):
         self._user = ""
         self._failed = 0
         self._ends = 0.0
+
+    @classmethod
+    def warm_up(cls) -> None:
+        nobody: Any = None
+        rehearse(b"FEAT\r\nSYST\r\nQUIT\r\n", lambda control: cls(control, nobody, Greeting("", 1)).talk())
 
     def talk(self) -> Handover | None:
         """Until login: what the session goes on with, bytes that were sent ahead among it. None: he left."""
@@ -129,10 +137,10 @@ class PreLogin(bunri.Compartment):
     def _named(self, user: str) -> None:
         self._user = ""
         user = user.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # nobody's, and what the log shows
-        try:
-            ask = bunri.call(self._login.user, user).result()
-        except bunri.UsageError:
-            ask = Ask.PASSWORD  # no name that a message could carry: nobody's
+        ask = Ask.PASSWORD
+        if not self._greeting.any_name:
+            with suppress(bunri.UsageError):  # no name that a message could carry: nobody's
+                ask = bunri.call(self._login.user, user).result()
         if ask is not Ask.PASSWORD:
             self._failed += ask is Ask.DENIED
             self._say(530, REFUSED[ask])

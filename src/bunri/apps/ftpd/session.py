@@ -1,6 +1,6 @@
 """Runs in: the session worker; the user's id, his folder as its root, no network. Talks to a peer who has logged in.
 
-It holds the control socket, a `Data` that gives connections to that peer only, and a `Log`; and where the
+It holds the control socket, a `Data` that gives sockets to and for that peer only, and a `Log`; and where the
 configuration asks for that, `Uploads` and `Owners`.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 import socket
 
 import bunri
-from bunri.apps.ftpd.engine import Engine, Services, drive
+from bunri import seccomp
+from bunri.apps.ftpd.engine import Engine, Services, drive, rehearse_session
 from bunri.apps.ftpd.messages import Data, Handover, Log, Owners, Rights, Uploads
 
 
@@ -22,16 +23,19 @@ class Session(bunri.Compartment):
         file_size=bunri.AT_START,
         memory="256M",
         cpu=None,
-        open_files=64,
+        open_files=32,
         syscalls=(
             "sendfile",  # a file goes out without a copy in this process
             *("epoll_create1", "epoll_ctl", "epoll_wait"),  # pyftpdlib's loop
+            # Sockets that nobody but the peer reaches. All others are connected, and do not listen.
+            seccomp.allow("listen", "accept4", reason="the peer's data connections"),
         ),
     )
 
     @classmethod
     def warm_up(cls) -> None:
         Engine.prepare()
+        rehearse_session()
 
     def __init__(
         self,

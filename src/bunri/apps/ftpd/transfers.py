@@ -6,8 +6,11 @@ which are gone before it would begin to.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import sys
+import time
+from dataclasses import dataclass
 from typing import Any
 
 from pyftpdlib.exceptions import _FileReadWriteError
@@ -16,6 +19,7 @@ from pyftpdlib.handlers import DTPHandler, ThrottledDTPHandler
 from bunri.apps.ftpd.messages import Rights
 
 AT_ONCE = 1 << 16  # bytes of a file that is not worth a turn of the loop
+MOMENT = 0.02  # seconds
 
 
 def send_at_once(connection: socket.socket, file: Any) -> tuple[int, bool]:
@@ -32,6 +36,38 @@ def send_at_once(connection: socket.socket, file: Any) -> tuple[int, bool]:
         pass  # no room, or a fault
     file.seek(begun + sent)
     return sent, False
+
+
+def take_at_once(connection: socket.socket, control: socket.socket, file: Any) -> tuple[int, bool]:
+    """Take the first bytes of an upload, as far as they come within a moment and no command comes with them: how many were
+    written to the file, and whether that was all. `Aborted` where it has failed."""
+    room, until, taken = memoryview(bytearray(AT_ONCE)), time.monotonic() + MOMENT, 0
+    while taken < AT_ONCE:
+        try:
+            count = connection.recv_into(room)
+        except BlockingIOError:
+            ready, _, _ = select.select([connection, control], (), (), max(until - time.monotonic(), 0))
+            if connection not in ready or control in ready:
+                return taken, False
+            continue
+        except OSError:
+            raise Aborted("426 Failure reading network stream.", taken) from None
+        if not count:
+            return taken, True
+        try:
+            file.write(room[:count])
+        except OSError as fault:
+            raise Aborted(f"426 {fault.strerror}; transfer aborted.", taken) from None
+        taken += count
+    return taken, False
+
+
+@dataclass
+class Aborted(Exception):
+    """An upload has failed."""
+
+    answer: str
+    taken: int
 
 
 class Explained:
