@@ -56,11 +56,14 @@ def each(count: int, work: Callable[[], object]) -> Subject:
     return lambda: once() / count
 
 
-def interleaved(rounds: int, repeats: int, subjects: Mapping[str, Subject]) -> dict[str, list[float]]:
-    """All subjects in turn, in each round; what disturbs the machine disturbs them alike."""
+def interleaved(
+    rounds: int, repeats: int, subjects: Mapping[str, Subject], rest: float = 0.0
+) -> dict[str, list[float]]:
+    """All subjects in turn, in each round; what disturbs the machine disturbs them alike. `rest`: seconds before each turn."""
     found: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(rounds):
         for name, subject in subjects.items():
+            time.sleep(rest)
             found[name] += [subject() for _ in range(repeats)]
     return found
 

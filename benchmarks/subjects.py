@@ -32,6 +32,7 @@ from benchmarks.measure import (
 )
 from benchmarks.parts import Null
 from benchmarks.peer import SIZE
+from benchmarks.ring import ring
 from benchmarks.transfer import transfer
 from bunri import Policy, fs
 
@@ -192,6 +193,7 @@ ALL = {
         filters,
         computing,
         capture,
+        ring,
         transfer,
     )
 }

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ftplib import FTP
+from io import BytesIO
 from pathlib import Path
 
 from benchmarks.measure import Row, Skipped, Subject, descendants, interleaved, size, verdict, whole
@@ -24,9 +25,11 @@ from benchmarks.measure import Row, Skipped, Subject, descendants, interleaved, 
 SIZE = 256 << 20  # bytes of the large file
 SMALL, SMALL_SIZE = 300, 4096
 AT_ONCE, EACH = 8, 5  # clients, and how often each logs in
+NAMES = itertools.count()  # of small uploads: both store into one folder
 CONNECTS = 100
 PATIENCE = 10.0  # seconds until a connect that nobody answers counts as refused
 IDLE = 10  # sessions, of which the memory is taken
+REST = 0.5  # seconds in which each gets ready for ten more
 SPARES_GONE = 12.0  # seconds until workers that stood ready are ended: they are nobody's session
 SETTINGS = """\
 listen=YES
@@ -106,16 +109,23 @@ def _small(both: Mapping[str, Server]) -> Iterator[Row]:
     def fetch(ftp: FTP) -> Callable[[], object]:
         return lambda: [ftp.retrbinary(f"RETR small/{number}", lambda _: None) for number in range(SMALL)]
 
+    def store(ftp: FTP) -> Callable[[], object]:
+        content = bytes(SMALL_SIZE)
+        return lambda: [ftp.storbinary(f"STOR in/{next(NAMES)}", BytesIO(content)) for _ in range(SMALL)]
+
     with contextlib.ExitStack() as stack:
         logged_in = {name: stack.enter_context(server.login()) for name, server in both.items()}
         found = interleaved(7, 1, {name: whole(fetch(ftp)) for name, ftp in logged_in.items()})
-    yield _row(f"ftpd: {SMALL} files of 4 KiB, a second", SMALL, found, 1)
+        yield _row(f"ftpd: {SMALL} files of 4 KiB, a second", SMALL, found, 1)
+        found = interleaved(7, 1, {name: whole(store(ftp)) for name, ftp in logged_in.items()})
+        yield _row(f"ftpd: {SMALL} uploads of 4 KiB, a second", SMALL, found, 1)
 
 
 def _logins(both: Mapping[str, Server]) -> Iterator[Row]:
     one = {name: whole(server.login_and_quit) for name, server in both.items()}
-    interleaved(1, 5, one)
-    yield _row("ftpd: logins a second, in turn", 1, interleaved(10, 10, one), 0.5)
+    interleaved(1, 10, one)
+    yield _row("ftpd: logins a second, ten in turn", 1, interleaved(10, 10, one, REST), 0.5)
+    yield _row("ftpd: logins a second, a hundred in turn", 1, interleaved(2, 100, one), 0.5)
     eight = {name: whole(server.at_once) for name, server in both.items()}
     yield _row(f"ftpd: logins a second, {AT_ONCE} at once", AT_ONCE * EACH, interleaved(7, 1, eight), 0.5)
 
