@@ -37,7 +37,7 @@ WALLS: dict[str, tuple[str, ...]] = {
     "early": (),
     "service": (*FLOOR, "wire"),
     "handles": (*FLOOR, "wire", "policy", "kernel"),
-    "confine": (*PURE, "kernel", "early"),
+    "confine": (*PURE, "later", "kernel", "early"),
     "filters": (*FLOOR, "seccomp", "kernel"),
     "channel": BELOW_CHANNEL,
     "broker": (*BELOW_CHANNEL, "confine", "channel"),

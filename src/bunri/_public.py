@@ -3,7 +3,7 @@
 from bunri.broker import Directory
 from bunri.calls import Call, call, deadline, map
 from bunri.compartment import Compartment, Reuse
-from bunri.confine import Zygotes, confine
+from bunri.confine import Zygotes
 from bunri.errors import (
     BunriError,
     DeadlineExceeded,
@@ -23,7 +23,7 @@ from bunri.errors import (
 from bunri.handles import File, Mapped, Secret
 from bunri.plan.report import Layer, Report, State
 from bunri.policy import AT_START, Access, Capability, Policy, Promise, User, Via, fs, net
-from bunri.process.doors import PIPE, prepare, spawn
+from bunri.process.doors import PIPE, confine, prepare, spawn
 from bunri.process.process import Process
 from bunri.service import Service, limit, raises
 from bunri.text import Untrusted, printable

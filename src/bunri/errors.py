@@ -21,9 +21,9 @@ from __future__ import annotations
 import errno as _errno
 import json as _json
 import signal as _signal
-from dataclasses import asdict as _asdict
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec as _msgspec
 
 from bunri.text import printable
 
@@ -131,8 +131,7 @@ class RemoteError(PeerError):
         return f"{text}\n{self.trace}" if self.trace else text
 
 
-@dataclass(frozen=True)
-class Denial:
+class Denial(_msgspec.Struct, frozen=True):
     """One refused action as a value. A field is None where it could not be known: nothing here is guessed."""
 
     call: str | None = None  # the system call's name
@@ -158,7 +157,7 @@ class Denial:
 
     def to_json(self) -> str:
         """The same as one line of JSON, ASCII only."""
-        values = _asdict(self) | {"observed_by": self.observed_by.value}
+        values = _msgspec.structs.asdict(self) | {"observed_by": self.observed_by.value}
         return _json.dumps(values, ensure_ascii=True)
 
 
@@ -174,8 +173,7 @@ class ProtocolError(PeerError):
     """The other side sent something that the protocol does not allow. It has been ended; nothing was repaired."""
 
 
-@dataclass(frozen=True)
-class Exit:
+class Exit(_msgspec.Struct, frozen=True):
     """How a process ended: `code` of a normal exit, or `signal` that killed it; `cause` says why, where it is known."""
 
     code: int | None = None

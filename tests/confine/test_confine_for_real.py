@@ -7,7 +7,6 @@ import os
 import pickle
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ import pytest
 from forked import Died, answer_descriptor, be, errno_of, in_child, skip_unless
 
 from bunri.confine import _hooks, detect
+from bunri.confine import self as this
 from bunri.errors import HostError, Observer, Promise
 from bunri.kernel import capability, clone, prctl, procfs
 from bunri.plan.host import Host, UserNamespaces
 from bunri.plan.report import Report, State
 from bunri.policy import Policy, User, fs
 
-this = sys.modules["bunri.confine.self"]
 DYNAMIC = 61_300
 
 

@@ -12,11 +12,10 @@ from forked import Died, errno_of, in_child, need_reachable_interpreter
 
 from bunri import early
 from bunri.confine import detect
+from bunri.confine import detection as module
 from bunri.errors import HostError
 from bunri.kernel import clone, landlock, prctl
 from bunri.plan.host import Host, UserNamespaces
-
-module = sys.modules["bunri.confine.detect"]
 
 
 def test_the_host_is_tried_once_per_process_and_user() -> None:

@@ -9,13 +9,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from forked import ORDINARY, be, become_ordinary, in_child, skip_unless
 from msgspec import structs
+from msgspec.structs import replace
 
 from bunri.confine import Context, Difference, Look, Part, Sight, Unreadable, carry_out, detect, look, report
 from bunri.errors import HostError, Observer, Promise

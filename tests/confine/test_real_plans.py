@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from forked import (
     skip_unless,
 )
 
-from bunri.confine import Context, Look, Part, Sight, StepFailed, carry_out, detect, look, report
+from bunri.confine import Context, Look, Part, Sight, StepFailed, carry_out, detect, look, report, reporting, self
 from bunri.errors import Observer, Promise
 from bunri.kernel import clone
 from bunri.plan import Needs, Plan, Shape, State, plan
@@ -177,7 +176,7 @@ def test_a_granted_folder_is_there_and_nothing_else(monitor: str, folder: Path) 
 
 
 def test_every_layer_that_a_report_looks_for_is_one_of_the_plans() -> None:
-    table = sys.modules["bunri.confine.report"]._SHOWN_BY
+    table = reporting._SHOWN_BY
     host = detect()
     names = {layer.name for layer in plan(Policy(), host, Needs()).layers}
     assert set(table) <= names
@@ -207,7 +206,7 @@ def test_a_process_confines_itself(monitor: str, folder: Path) -> None:
     def child() -> Any:
         if monitor != "root":
             become_ordinary()
-        confine = sys.modules["bunri.confine.self"].confine
+        confine = self.confine
         opened = os.open(folder / "file", os.O_RDONLY)
         lost = os.open(folder / "file", os.O_RDONLY)
         os.listdir("/etc")

@@ -24,5 +24,13 @@ class Lean(bunri.Compartment):
                 told.append(str(fault))
         return told
 
+    def confined(self) -> str:
+        """What it is told that tries to confine itself further."""
+        try:
+            bunri.confine(bunri.Policy(user=bunri.User.same()))
+        except bunri.UsageError as fault:
+            return str(fault)
+        return ""
+
     def _spawn(self) -> None:
         bunri.spawn(["true"], bunri.Policy())

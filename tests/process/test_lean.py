@@ -11,7 +11,8 @@ import pytest
 
 MONITORS = (
     *("bunri.process.program", "bunri.process.pool", "bunri.process.spawn", "bunri.process.supervisor"),
-    *("bunri.plan.planner", "bunri.plan.allow", "bunri.policy.toml", "bunri.seccomp._compile", "bunri.seccomp.program"),
+    *("bunri.confine.detection", "bunri.confine.looking", "bunri.confine.reporting", "bunri.confine.self"),
+    *("bunri.plan.planner", "bunri.plan.allow", "bunri.policy.toml", "bunri.seccomp"),
 )
 
 
@@ -52,11 +53,12 @@ def test_a_worker_with_a_loop_has_asyncio_whether_its_module_imports_it_or_not()
     assert not {*MONITORS} & loaded
 
 
-@pytest.mark.parametrize("package", ["bunri.seccomp", "bunri.plan", "bunri.policy"])
+@pytest.mark.parametrize("package", ["bunri.confine", "bunri.seccomp", "bunri.plan", "bunri.policy"])
 def test_every_name_of_a_package_is_there_for_those_who_ask(package: str) -> None:
     """Also as `import *` asks, and in any order; another name is an AttributeError."""
     code = (
-        f"import {package} as p, random; names = list(p.__all__); random.shuffle(names); print(names)\n"
+        f"import importlib, random; p = importlib.import_module({package!r}); names = list(p.__all__)\n"
+        "random.shuffle(names); print(names)\n"
         "assert all(getattr(p, name).__class__.__name__ != 'module' or name in ('fs', 'net') for name in names)\n"
         "try: p.no_such_name\n"
         "except AttributeError as fault: assert 'no_such_name' in str(fault)\n"
@@ -71,4 +73,10 @@ def test_a_worker_that_would_start_something_is_told_that_it_cannot() -> None:
     with lean.Lean.start() as worker:
         told = worker.refusals()
     assert len(told) == 4
-    assert all("a worker was started while its module was being imported" in each for each in told)
+    assert all("a worker starts no other" in each for each in told)
+
+
+def test_a_worker_that_would_confine_itself_is_told_who_does() -> None:
+    """It was told that there was no module `subprocess`."""
+    with lean.Lean.start() as worker:
+        assert "its class's policy confines it" in worker.confined()

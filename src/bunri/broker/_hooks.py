@@ -6,8 +6,9 @@ bunri.process registers itself when it is imported; in a process that never did 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from bunri.broker.messages import Answer, Ask
 from bunri.calls import Call
@@ -15,8 +16,7 @@ from bunri.errors import InternalError
 from bunri.policy import User
 
 
-@dataclass(frozen=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """What a service wants a broker for: one thing. The process fills in numbers and addresses."""
 
     tree: str = ""

@@ -12,9 +12,10 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
+
+import msgspec
 
 from bunri import seccomp
 from bunri.broker import beneath
@@ -39,15 +40,14 @@ _CHANGING: Final = _WRITE | landlock.FS_MAKE_CHAR | landlock.FS_MAKE_SOCK | land
     landlock.FS_MAKE_BLOCK | landlock.FS_MAKE_SYM  # fmt: skip
 
 
-@dataclass
-class Held:
+class Held(msgspec.Struct):
     """What a broker holds. `trees` stand in the order of the charge; None where an optional one does not exist.
 
     `sockets`: of each granted Unix socket the directory that it lies in, and its name there."""
 
-    trees: list[Tree | None] = field(default_factory=list[Tree | None])
-    sockets: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
-    texts: dict[str, int] = field(default_factory=dict[str, int])
+    trees: list[Tree | None] = msgspec.field(default_factory=list[Tree | None])
+    sockets: list[tuple[int, str]] = msgspec.field(default_factory=list[tuple[int, str]])
+    texts: dict[str, int] = msgspec.field(default_factory=dict[str, int])
 
     def numbers(self) -> tuple[int, ...]:
         trees = (tree.fd for tree in self.trees if tree is not None)

@@ -13,8 +13,9 @@ import socket
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, cast
+
+import msgspec
 
 from bunri.broker import _hooks
 from bunri.broker._hooks import Agent, Wish
@@ -114,8 +115,7 @@ class Listener(Service):
         ...
 
 
-@dataclass(frozen=True)
-class UserEntry:
+class UserEntry(msgspec.Struct, frozen=True):
     """A user, as the user database has him; no password."""
 
     name: str
@@ -127,8 +127,7 @@ class UserEntry:
     shell: str
 
 
-@dataclass(frozen=True)
-class GroupEntry:
+class GroupEntry(msgspec.Struct, frozen=True):
     """A group, as the group database has it."""
 
     name: str

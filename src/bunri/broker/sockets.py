@@ -14,8 +14,9 @@ import os
 import socket
 import struct
 import time
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from bunri.broker import reaching
 from bunri.broker.beneath import refused
@@ -30,8 +31,7 @@ _LONGEST_ADDRESS: Final = 128
 Address = tuple[str, int] | str
 
 
-@dataclass
-class Waiting:
+class Waiting(msgspec.Struct):
     """A blocking connect() that has not ended: its call stands still meanwhile."""
 
     id: int

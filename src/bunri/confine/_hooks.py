@@ -6,13 +6,13 @@ bunri.process registers itself when it is imported; a process that never did has
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from bunri.errors import InternalError
 
 
-@dataclass(frozen=True)
-class Hooks:
+class Hooks(msgspec.Struct, frozen=True):
     """`end_zygotes` ends all zygotes, workers and bunri's own thread, and waits for them.
 
     `take_user` gives a dynamic uid and the descriptor that reserves it, which stays open for the life of the process.

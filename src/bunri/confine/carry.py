@@ -14,8 +14,9 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from bunri.confine import _root
 from bunri.confine.context import Context, StepFailed, refused
@@ -41,8 +42,7 @@ from bunri.plan import steps as s
 SECUREBITS = 0b1110_1111
 
 
-@dataclass
-class _Work:
+class _Work(msgspec.Struct):
     """What the steps of one run share."""
 
     context: Context

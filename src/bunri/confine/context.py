@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from bunri.plan.steps import Step
 
 
-@dataclass
-class Context:
+class Context(msgspec.Struct):
     """What only the process that carries a plan out can know.
 
     `uid`, `gid`, `groups`: of this worker, where the plan leaves them to the request.
@@ -30,7 +30,7 @@ class Context:
     gid: int | None = None
     groups: tuple[int, ...] = ()
     keep: tuple[int, ...] = (0, 1, 2)
-    mounts: dict[str, int] = field(default_factory=dict[str, int])
+    mounts: dict[str, int] = msgspec.field(default_factory=dict[str, int])
     checkpoint: Callable[[], None] | None = None
     on_listener: Callable[[int], None] | None = None
     parent_alive: Callable[[], bool] | None = None

@@ -12,8 +12,9 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from bunri.confine.carry import SECUREBITS, ruleset_of
 from bunri.confine.context import StepFailed
@@ -27,15 +28,14 @@ _SET_MODE_FILTER, _TSYNC = 1, 1
 _HIGH = 64  # the ruleset stands above whatever a worker makes before its steps
 
 
-@dataclass
-class Ready:
+class Ready(msgspec.Struct):
     """The calls of one plan's worker steps. `uids` and `gids` are the arguments to be filled in for one worker."""
 
-    calls: list[Call] = field(default_factory=list[Call])
-    steps: list[s.AnyStep] = field(default_factory=list[s.AnyStep])  # of each call
-    uids: list[list[Any]] = field(default_factory=list[list[Any]])
-    gids: list[list[Any]] = field(default_factory=list[list[Any]])
-    kept: list[Any] = field(default_factory=list[Any])  # memory that the calls point to
+    calls: list[Call] = msgspec.field(default_factory=list[Call])
+    steps: list[s.AnyStep] = msgspec.field(default_factory=list[s.AnyStep])  # of each call
+    uids: list[list[Any]] = msgspec.field(default_factory=list[list[Any]])
+    gids: list[list[Any]] = msgspec.field(default_factory=list[list[Any]])
+    kept: list[Any] = msgspec.field(default_factory=list[Any])  # memory that the calls point to
 
     def fill_in(self, uid: int | None, gid: int | None) -> None:
         """The next worker's ids."""
@@ -50,8 +50,7 @@ class Ready:
         return StepFailed(self.steps[index], code, os.strerror(code))
 
 
-@dataclass(frozen=True)
-class Surround:
+class Surround(msgspec.Struct, frozen=True):
     """What the template knows beyond the plan.
 
     `image`: bytes that RLIMIT_AS adds to. `channel`: the descriptor whose other end is the monitor's.

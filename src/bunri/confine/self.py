@@ -13,16 +13,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from enum import Enum
-from typing import Protocol, cast
+from typing import cast
 
 import msgspec
+from msgspec.structs import replace
 
 from bunri.confine import _hooks, _inside
 from bunri.confine.carry import carry_out
 from bunri.confine.context import Context, StepFailed
-from bunri.confine.detect import detect
+from bunri.confine.detection import detect
+from bunri.confine.words import HasDescriptor, Zygotes
 from bunri.errors import HostError, Observer, Promise, UsageError
 from bunri.kernel import descriptors, prctl, procfs
 from bunri.plan import Account, Host, Layer, Needs, Plan, Report, Shape, State, python_paths
@@ -33,21 +33,7 @@ from bunri.policy.words import Profile
 _STANDARD = (0, 1, 2)
 
 
-class Zygotes(Enum):
-    """What becomes of the zygotes of a program that confines itself."""
-
-    END = "end"
-    DANGEROUS_KEEP = "keep"  # they have the rights that the program gives up, and serve whoever holds their socket
-
-
-class HasDescriptor(Protocol):
-    """A File, a socket, anything with a descriptor."""
-
-    def fileno(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """One descriptor that stays open."""
 
     number: int
@@ -61,17 +47,7 @@ class Kept:
 def confine(
     policy: Policy, /, *, keep: Iterable[HasDescriptor | int] = _STANDARD, zygotes: Zygotes = Zygotes.END
 ) -> Report:
-    """Give up, in this process and for ever, everything that `policy` does not grant.
-
-    Every descriptor not in `keep` is closed; the report's notes list those that stay, with their kinds. bunri's own
-    zygotes and its thread are ended first.
-
-    Raises UsageError where a second thread lives (naming it) or `keep` names what is not open, HostError where the host
-    cannot keep a promise. A HostError from the steps themselves leaves the process with part of its rights: end it.
-
-        trace = open_capture("eth0")
-        bunri.confine(bunri.Policy(), keep=(0, 1, 2, trace))
-    """
+    """As `bunri.confine` says."""
     if not isinstance(cast(object, policy), Policy):
         raise UsageError(f"confine takes a Policy first, got {policy!r}. Write bunri.Policy(...)")
     if not isinstance(cast(object, zygotes), Zygotes):

@@ -1,17 +1,16 @@
 """Runs in: the process that asks, with its user's rights. A running process against a policy: what differs.
 
-The same look that a monitor takes at each of its workers (confine/look.py), taken later and by somebody else. What only
+The same look that a monitor takes at each of its workers (confine/looking.py), taken later and by somebody else. What only
 the monitor knew (which descriptors it handed over, how large the template was) is not compared.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
+from msgspec.structs import replace
 
 from bunri.confine import Part, Sight, look
-from bunri.confine.look import Difference, Unreadable
+from bunri.confine.looking import Difference, Unreadable
 from bunri.observe.facts import SETS, Facts, capability_names
 from bunri.observe.subject import Subject
 from bunri.plan import Shape

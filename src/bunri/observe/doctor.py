@@ -1,6 +1,6 @@
 """Runs in: the process that asks; pure. What a `Host` can do, in words: what works, what not, and what to change.
 
-The host was tried thing by thing (`bunri.confine.detect`); here it is only read. What a refusal usually comes from is
+The host was tried thing by thing (`bunri.confine.detection`); here it is only read. What a refusal usually comes from is
 told by the errno that the kernel answered with.
 """
 

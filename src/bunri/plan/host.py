@@ -1,6 +1,6 @@
 """Runs in: nowhere; values only. What a kernel and a user can do, as a value.
 
-`bunri.confine.detect.detect()` makes one by trying each thing in a child; tests and `explain --host` write their own.
+`bunri.confine.detection.detect()` makes one by trying each thing in a child; tests and `explain --host` write their own.
 """
 
 from __future__ import annotations

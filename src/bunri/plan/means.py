@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
+
+import msgspec
 
 from bunri.plan.host import Host, UserNamespaces
 from bunri.plan.needs import Account, Needs, Shape
@@ -18,8 +19,7 @@ _SCOPES_SINCE = 6  # Landlock ABI
 _OWN_ACCOUNTS_SINCE = (5, 14)  # RLIMIT_NPROC is counted per user namespace
 
 
-@dataclass(frozen=True)
-class Means:
+class Means(msgspec.Struct, frozen=True, dict=True):
     """The host, the policy and the needs, and what follows from the three."""
 
     policy: Settled

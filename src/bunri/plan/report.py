@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from bunri.errors import Observer, Promise
 
@@ -16,8 +17,7 @@ class State(Enum):
     WEAKER = "weaker"  # it holds, but less than its name promises; `detail` says what is left open
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True):
     """One kernel mechanism that keeps (or would keep) a promise.
 
     `promise` is None for the layers that every worker has ("always"). `observed_by` is MONITOR for what was read from
@@ -31,8 +31,7 @@ class Layer:
     detail: str = ""
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """What holds in one process, as far as it was looked at again after the steps."""
 
     layers: tuple[Layer, ...]

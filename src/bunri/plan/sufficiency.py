@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from bunri.errors import HostError, Promise
 from bunri.plan.means import Means
@@ -18,8 +19,7 @@ from bunri.policy import FileKind, UserKind, Via
 DYNAMIC_FIRST, DYNAMIC_LAST = 61184, 65519
 
 
-@dataclass(frozen=True)
-class Lack:
+class Lack(msgspec.Struct, frozen=True):
     """A promise that nothing here keeps."""
 
     promise: Promise

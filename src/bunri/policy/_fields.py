@@ -5,17 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from bunri import seccomp
 from bunri.errors import Promise, UsageError
 from bunri.policy import _parse
 from bunri.policy.fs import FileGrant
 from bunri.policy.net import NetGrant
-from bunri.policy.words import JIT, Capability
+from bunri.policy.words import Capability
+
+if TYPE_CHECKING:
+    from bunri.seccomp import Rule
 
 _E = TypeVar("_E", bound=Enum)
-DANGEROUS = "dangerous_"  # before the name of an attack-shaped call
 
 
 class Environment(Mapping[str, str]):
@@ -57,7 +58,7 @@ def environment(value: object, where: str) -> Environment:
     return Environment(pairs)
 
 
-def _each(value: object, where: str, example: str) -> list[object]:
+def each(value: object, where: str, example: str) -> list[object]:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise UsageError(f"{where}: a list is needed, as {example}; got {value!r}")
     return list(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
@@ -66,9 +67,9 @@ def _each(value: object, where: str, example: str) -> list[object]:
 def files(value: object, where: str) -> tuple[FileGrant, ...]:
     grants: dict[str, FileGrant] = {}
     listed: list[FileGrant] = []
-    for index, grant in enumerate(_each(value, where, '[fs.read("/usr/share/zoneinfo")]')):
+    for index, grant in enumerate(each(value, where, '[fs.read("/usr/share/zoneinfo")]')):
         if not isinstance(grant, FileGrant):
-            raise UsageError(f"{where}[{index}]: {_short(grant)} is no grant of files. {_instead_of_file(grant)}")
+            raise UsageError(f"{where}[{index}]: {short(grant)} is no grant of files. {_instead_of_file(grant)}")
         before = grants.setdefault(grant.at or grant.kind.value, grant)
         if before != grant:
             raise UsageError(
@@ -93,14 +94,14 @@ def _instead_of_file(grant: object) -> str:
 
 def network(value: object, where: str) -> tuple[NetGrant, ...]:
     listed: list[NetGrant] = []
-    for index, grant in enumerate(_each(value, where, '[net.connect("db", 5432)]')):
+    for index, grant in enumerate(each(value, where, '[net.connect("db", 5432)]')):
         if not isinstance(grant, NetGrant):
             other = (
                 f"{grant!r} belongs to files="
                 if isinstance(grant, FileGrant)
                 else "Write net.connect(host, port), net.listen(port) or net.unix(path)"
             )
-            raise UsageError(f"{where}[{index}]: {_short(grant)} is no grant of network. {other}")
+            raise UsageError(f"{where}[{index}]: {short(grant)} is no grant of network. {other}")
         if grant not in listed:
             listed.append(grant)
     return tuple(listed)
@@ -109,7 +110,7 @@ def network(value: object, where: str) -> tuple[NetGrant, ...]:
 def _members(value: object, where: str, kind: type[_E], strip: str) -> tuple[_E, ...]:
     """Members of an enum, each also by its name."""
     found: set[_E] = set()
-    for index, member in enumerate(_each(value, where, f"[{kind.__name__}.{next(iter(kind)).name}]")):
+    for index, member in enumerate(each(value, where, f"[{kind.__name__}.{next(iter(kind)).name}]")):
         if isinstance(member, str):
             name = member.upper().removeprefix(strip)
             if name not in kind.__members__:
@@ -120,7 +121,7 @@ def _members(value: object, where: str, kind: type[_E], strip: str) -> tuple[_E,
             member = kind[name]
         if not isinstance(member, kind):
             raise UsageError(
-                f"{where}[{index}]: {_short(member)} is no {kind.__name__}. "
+                f"{where}[{index}]: {short(member)} is no {kind.__name__}. "
                 f"{_parse.nearest(str(member), kind.__members__)}"
             )
         found.add(member)
@@ -135,51 +136,13 @@ def promises(value: object, where: str) -> tuple[Promise, ...]:
     return _members(value, where, Promise, "PROMISE.")
 
 
-_ACTIONS = (seccomp.Kind.ALLOW, seccomp.Kind.LOG, seccomp.Kind.ERRNO, seccomp.Kind.KILL)
+def syscalls(value: object, where: str) -> tuple[str | Rule, ...]:
+    entries = each(value, where, '["sched_setaffinity", "@flock"]')
+    if not entries:
+        return ()
+    from bunri.policy import _syscalls  # zygotes need no tables of calls, but where a policy names some
 
-
-def syscalls(value: object, where: str) -> tuple[str | seccomp.Rule, ...]:
-    """Names, groups ("@name") and rules: they allow, or refuse what would be allowed else. Attack-shaped names only with
-    "dangerous_" before them."""
-    listed: list[str | seccomp.Rule] = []
-    for index, entry in enumerate(_each(value, where, '["sched_setaffinity", "@flock"]')):
-        here = f"{where}[{index}]"
-        if isinstance(entry, seccomp.Rule):
-            if entry.action.kind not in _ACTIONS:
-                raise UsageError(f"{here}: {entry} neither allows nor refuses. Write seccomp.allow, log, deny or kill")
-            grant: str | seccomp.Rule = entry
-        elif isinstance(entry, str):
-            grant = _named_calls(entry, here)
-        else:
-            raise UsageError(
-                f"{here}: {_short(entry)} is no system call. "
-                'Write a name as "flock", a group as "@flock", or seccomp.allow(...)'
-            )
-        if grant not in listed:
-            listed.append(grant)
-    return tuple(listed)
-
-
-def _named_calls(entry: str, where: str) -> str:
-    if entry == JIT:
-        return entry
-    if entry.startswith(DANGEROUS):
-        name = entry.removeprefix(DANGEROUS)
-        if name not in seccomp.ATTACK_SHAPED:
-            raise UsageError(f"{where}: {name!r} is not attack-shaped. {_parse.nearest(name, seccomp.ATTACK_SHAPED)}")
-        return entry
-    if entry in seccomp.ATTACK_SHAPED:
-        raise UsageError(
-            f"{where}: {entry!r} is attack-shaped: {seccomp.ATTACK_REASONS[entry]}. "
-            f"A program that truly needs it writes {DANGEROUS + entry!r}"
-        )
-    if not entry.startswith("@") and not seccomp.is_known(entry) and entry in seccomp.groups():
-        entry = "@" + entry
-    try:
-        seccomp.allow(entry, reason="checked")
-    except UsageError as fault:
-        raise UsageError(f"{where}: {fault}") from None
-    return entry
+    return _syscalls.parse(entries, where)
 
 
 def label(value: object, where: str) -> str | None:
@@ -187,11 +150,11 @@ def label(value: object, where: str) -> str | None:
         return None
     if not isinstance(value, str) or not value or not value.isprintable() or len(value) > 4096:
         raise UsageError(
-            f"{where}: {_short(value)} is no label. Write the SELinux domain or the AppArmor profile as text"
+            f"{where}: {short(value)} is no label. Write the SELinux domain or the AppArmor profile as text"
         )
     return value
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

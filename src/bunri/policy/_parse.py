@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -20,6 +19,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 
 def nearest(word: str, valid: Iterable[str]) -> str:
     """The tail of an error message: the nearest valid spelling, or all of them where they are few."""
+    import difflib  # not for zygotes
+
     choices = sorted(valid)
     close = difflib.get_close_matches(word.lower(), [c.lower() for c in choices], n=1, cutoff=0.5)
     if close:

@@ -14,8 +14,9 @@ Paths are absolute. Without a mount namespace a grant stands where it stands out
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from bunri.errors import UsageError
 from bunri.policy import _parse
@@ -36,8 +37,7 @@ class FileKind(Enum):
     SYSTEM = "system"
 
 
-@dataclass(frozen=True, repr=False)
-class FileGrant:
+class FileGrant(msgspec.Struct, frozen=True):
     """One grant. `path` outside and `at` inside; a scratch has no path, python and system have neither."""
 
     kind: FileKind

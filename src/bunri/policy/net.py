@@ -9,8 +9,9 @@ net.dangerous_host()                  the host's network as it is: every address
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from bunri.errors import UsageError
 from bunri.policy import _parse
@@ -25,8 +26,7 @@ class NetKind(Enum):
     DANGEROUS_HOST = "dangerous_host"
 
 
-@dataclass(frozen=True, repr=False)
-class NetGrant:
+class NetGrant(msgspec.Struct, frozen=True):
     """One grant."""
 
     kind: NetKind

@@ -8,19 +8,23 @@ refused at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, Final, Never, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Never, TypeVar, cast
 
-from bunri import seccomp
+import msgspec
+
 from bunri.errors import Promise, UsageError
 from bunri.policy import _fields, _parse
 from bunri.policy import user as _user
 from bunri.policy.fs import FileGrant, FileKind
 from bunri.policy.net import NetGrant, NetKind
 from bunri.policy.user import User
-from bunri.policy.words import AtStart, Capability, Profile
+from bunri.policy.words import DANGEROUS, AtStart, Capability, Profile
+
+if TYPE_CHECKING:
+    from bunri import seccomp
 
 GIGABYTE: Final = 1 << 30
 
@@ -36,8 +40,7 @@ _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """A policy without holes, in plain values: sizes in bytes, durations in seconds."""
 
     user: User
@@ -207,8 +210,8 @@ class Policy:
                 f"the policy leaves {names} open (AT_START), and nothing was filled in. "
                 f"Start it with start_under(policy.with_({self.holes[0]}=...), ...)"
             )
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Settled(**values)
+        values: dict[str, Any] = self._values()
+        return Settled(**values, profile=self.profile)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -330,7 +333,7 @@ def _notes(policy: Policy) -> Iterable[tuple[bool, str]]:
         any(g.kind is FileKind.WRITE for g in _tuple(policy.files)),
         "fs.write: each file is bounded by file_size, the disk is not (disk: unlimited)",
     )
-    dangerous = [str(s) for s in policy.syscalls if str(s).startswith(_fields.DANGEROUS)]
+    dangerous = [str(s) for s in policy.syscalls if str(s).startswith(DANGEROUS)]
     yield bool(dangerous), f"attack-shaped calls are granted: {', '.join(dangerous)}"
     yield (
         policy.profile is Profile.DANGEROUS_UNCONFINED,

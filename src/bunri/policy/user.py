@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from bunri.errors import UsageError
 from bunri.policy import _parse
@@ -19,8 +20,7 @@ class UserKind(Enum):
     SAME = "same"
 
 
-@dataclass(frozen=True, repr=False)
-class User:
+class User(msgspec.Struct, frozen=True):
     """An identity. Made by the four named constructors; constructing one looks nothing up."""
 
     kind: UserKind

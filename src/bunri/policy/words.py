@@ -19,6 +19,9 @@ AT_START: Final = AtStart.AT_START
 """A named hole in a class's policy: known only at run time, filled by `start_under`."""
 
 
+DANGEROUS: Final = "dangerous_"
+"""In `syscalls=`: before the name of an attack-shaped call."""
+
 JIT: Final = "dangerous_jit"
 """In `syscalls=`: memory that is written and then executed, as just-in-time compilers make it (no PR_SET_MDWE)."""
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from bunri import seccomp
 from bunri.broker.messages import Denied
@@ -27,8 +29,7 @@ _LOGGED: Final = 1000  # of one worker; then no more
 log = logging.getLogger("bunri.violations")
 
 
-@dataclass
-class _Told:
+class _Told(msgspec.Struct):
     denial: Denial
     errno: int
     explains: bool = False  # an exception, already

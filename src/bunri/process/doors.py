@@ -1,4 +1,4 @@
-"""Runs in: every process. `spawn` and `prepare` as a program sees them, and what brokers and `confine` ask of this package.
+"""Runs in: every process. `spawn`, `confine` and `prepare` as a program sees them, and what brokers and `confine` ask of this package.
 
 What stands behind them is the monitor's, and is loaded when it is first asked for. A zygote never asks, so no worker has
 it: each page of memory that a worker inherits is time at its start and at its end.
@@ -7,11 +7,13 @@ it: each page of memory that a worker inherits is time at its start and at its e
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from bunri.broker import _hooks as broker_hooks
+from bunri.confine import HasDescriptor, Zygotes
 from bunri.confine import _hooks as confine_hooks
+from bunri.plan.report import Report
 from bunri.policy import Policy
 from bunri.process import here
 from bunri.process.process import Process
@@ -55,6 +57,26 @@ def spawn(
     from bunri.process import spawn as behind
 
     return behind.spawn(argv, policy, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty, env=env, cwd=cwd)
+
+
+def confine(
+    policy: Policy, /, *, keep: Iterable[HasDescriptor | int] = (0, 1, 2), zygotes: Zygotes = Zygotes.END
+) -> Report:
+    """Give up, in this process and for ever, everything that `policy` does not grant.
+
+    Every descriptor not in `keep` is closed; the report's notes list those that stay, with their kinds. bunri's own
+    zygotes and its thread are ended first.
+
+    Raises UsageError where a second thread lives (naming it) or `keep` names what is not open, HostError where the host
+    cannot keep a promise. A HostError from the steps themselves leaves the process with part of its rights: end it.
+
+        trace = open_capture("eth0")
+        bunri.confine(bunri.Policy(), keep=(0, 1, 2, trace))
+    """
+    here.refuse_to_confine()
+    from bunri.confine import self as behind
+
+    return behind.confine(policy, keep=keep, zygotes=zygotes)
 
 
 def prepare(*compartments: type[Compartment]) -> None:

@@ -69,8 +69,21 @@ def refuse_to_start() -> None:
         raise started_in_vain()
 
 
+def refuse_to_confine() -> None:
+    """UsageError in a zygote or a worker, which the program's own process confines."""
+    if kind() is not Kind.MONITOR:
+        raise UsageError(
+            "confine is for a program's own process, and this one is a zygote or a worker: its class's policy confines it"
+        )
+
+
 def started_in_vain() -> UsageError:
     """The error for a start where none can be."""
+    if _kind is Kind.WORKER:
+        return UsageError(
+            "a worker starts no other, and executes no program. Let the program do it: "
+            "hand the worker a service, or what was started"
+        )
     return UsageError(
         "a worker was started while its module was being imported in a zygote. Put the program's own part under\n"
         '    if __name__ == "__main__":\n'

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
-from dataclasses import dataclass
+
+import msgspec
 
 from bunri.errors import UsageError
 from bunri.policy import User, UserKind
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """A user in numbers."""
 
     uid: int

@@ -17,8 +17,9 @@ import signal
 import socket
 import struct
 import termios
-from dataclasses import dataclass
 from typing import NoReturn
+
+import msgspec
 
 from bunri.compartment import Compartment
 from bunri.kernel import descriptors, prctl, seccomp
@@ -29,8 +30,7 @@ _NOT_EXECUTED = 127
 _FAULT = struct.Struct("=i")
 
 
-@dataclass
-class Launch:
+class Launch(msgspec.Struct):
     """What is executed. Bytes: the names of files need not be text."""
 
     argv: list[bytes]
@@ -40,16 +40,14 @@ class Launch:
     last_filter: bytes
 
 
-@dataclass
-class Refused:
+class Refused(msgspec.Struct):
     """What the kernel did not allow: errno, and the path it was about, if any."""
 
     errno: int
     path: bytes
 
 
-@dataclass
-class Ended:
+class Ended(msgspec.Struct):
     """How the program ended: an exit code, or the number of a signal."""
 
     code: int | None

@@ -13,10 +13,10 @@ import os
 import select
 import signal
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from bunri.broker.messages import Denied
 from bunri.channel.conversation import Outgoing

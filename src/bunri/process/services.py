@@ -16,8 +16,9 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from bunri.channel import faults
 from bunri.channel.handles import IncomingHandles, OutgoingHandles
@@ -44,8 +45,7 @@ _SMALL = 1024  # bytes of arguments that are made into objects in no time
 MOST_TASKS = 256  # service calls of one worker that run or wait at one time
 
 
-@dataclass(frozen=True)
-class _Request:
+class _Request(msgspec.Struct, frozen=True):
     """One admitted call. What has to wait its turn waits as the bytes that came: as objects, a megabyte of small ones would be
     a hundred. Only handles are taken out at once (`args`, `source`), for their numbers may be released meanwhile."""
 

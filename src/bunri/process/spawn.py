@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import dataclasses
 import errno
 import os
 import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 from msgspec.structs import replace
 
 from bunri import early
 from bunri.calls import Call, deadline
-from bunri.confine import Part, look
+from bunri.confine import HasDescriptor, Part, look
 from bunri.errors import Denial, Exit, HostError, InternalError, Promise, UsageError, WorkerDied
 from bunri.handles import File, refuse_directory
 from bunri.kernel import descriptors, procfs
@@ -46,12 +45,6 @@ _TELLS: Final = (
 )
 _TOLD: Final = "its filter answers that system call with death, and it is one that is not told: seccomp, clone with a namespace, or another ABI's"
 _METHODS: Final = {method.name: method for method in contract_of(Launcher).methods}
-
-
-class HasDescriptor(Protocol):
-    """A File, a file object, a socket: anything with a descriptor."""
-
-    def fileno(self) -> int: ...
 
 
 Stream = int | HasDescriptor | None
@@ -216,7 +209,7 @@ def _look(worker: Worker, pid: int, kinds: dict[int, str]) -> None:
     filters = plan.expected.filters
     expected = replace(plan.expected, filters=filters + bool(plan.program_filter) if filters is not None else None)
     table = {**kinds, **dict.fromkeys(range(len(kinds), PLACES), "pipe")}
-    sight = dataclasses.replace(worker.template.sight(worker), descriptors=table)
+    sight = replace(worker.template.sight(worker), descriptors=table)
     part = Part.LATE if host.reads_not_dumpable or not plan.has("not dumpable") else Part.AFTER
     wrong = look(pid, expected, part, sight).fault(worker.policy.may_miss)
     if wrong is not None:
@@ -310,18 +303,16 @@ def _number(stream: int | HasDescriptor) -> int:
     return number
 
 
-@dataclasses.dataclass
 class _Owner:
     """A program, for its Process: what its launcher says, and what became of that."""
 
-    _worker: Worker
-    pid: int
-    pidfd: int
-    _ended: Call[Ended]
-
-    def __post_init__(self) -> None:
-        self.policy = self._worker.policy
-        self._ended.add_done_callback(self._finish)
+    def __init__(self, worker: Worker, pid: int, pidfd: int, ended: Call[Ended]) -> None:
+        self._worker = worker
+        self.policy = worker.policy
+        self.pid = pid
+        self.pidfd = pidfd
+        self._ended = ended
+        ended.add_done_callback(self._finish)
 
     def report(self) -> Report:
         return self._worker.report()

@@ -10,9 +10,9 @@ import os
 import signal
 import socket
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec.structs import replace
 
 from bunri.broker.messages import Word
@@ -55,8 +55,7 @@ _LATER = 6  # descriptors that one worker takes after it was asked for, at most 
 _KEPT = 4  # its channel, its output, its pidfd, its mapping
 
 
-@dataclass(frozen=True)
-class Narrowed:
+class Narrowed(msgspec.Struct, frozen=True):
     """What of a running worker the monitor can lower."""
 
     limits: dict[str, int]
@@ -323,8 +322,7 @@ class TemplateHandle(Zygote):
         return self.failure or self.role.failure or (died(self.what) if not worker.side.open else None)
 
 
-@dataclass(frozen=True)
-class _Materials:
+class _Materials(msgspec.Struct, frozen=True):
     """What one worker needs in the monitor before it is asked for."""
 
     ours: socket.socket

@@ -21,6 +21,8 @@ from enum import Enum
 from types import FunctionType, MemberDescriptorType
 from typing import Any, Final
 
+import msgspec
+
 from bunri.errors import UsageError
 from bunri.wire.coder import Raised, arguments_coder, result_coder
 from bunri.wire.records import hints_of
@@ -48,8 +50,7 @@ class Kind(Enum):
         self.is_async = spelling.startswith(("async", "->"))
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What `bunri.limit` says of a service's method: calls in all, at one time, and bytes of one call's arguments."""
 
     calls: int | None = None
@@ -139,8 +140,7 @@ class MethodContract:
         return dict(zip(self._keyword_only, args[self._first_keyword :], strict=True))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Contract:
+class Contract(msgspec.Struct, frozen=True, eq=False):
     """What a class exports."""
 
     cls: type

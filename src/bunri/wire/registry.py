@@ -7,9 +7,10 @@ announce them here when they are imported, so that the arrows between packages p
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final
+
+import msgspec
 
 
 class HandleKind(IntEnum):
@@ -50,8 +51,7 @@ class Family(Enum):
     SERVICE = "service"
 
 
-@dataclass(frozen=True)
-class Base:
+class Base(msgspec.Struct, frozen=True):
     """A framework base class. `reserved` names belong to the framework: a subclass may set `settable` ones only."""
 
     cls: type

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from bunri.confine.look import Look, fields_right
+from msgspec.structs import replace
+
+from bunri.confine.looking import Look, fields_right
 from bunri.errors import Observer
 from bunri.plan.report import Layer, Report, State
 from bunri.plan.value import Plan

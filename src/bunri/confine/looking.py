@@ -11,8 +11,9 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from bunri.confine._mounts import EMPTY_ROOT, Allowed, attributes_of, faults
 from bunri.errors import BunriError, HostError, Promise
@@ -34,8 +35,7 @@ Links = Mapping[str, Mapping[str, str]]
 """Of "monitor" and "template": namespace -> its link in /proc/PID/ns."""
 
 
-@dataclass(frozen=True)
-class Sight:
+class Sight(msgspec.Struct, frozen=True):
     """What the look must find beyond the plan's words: known when one worker is asked for. None: as the plan says.
 
     `template` is the pid of its template, `links` what is known already of the namespaces of it and of the monitor.
@@ -60,8 +60,7 @@ class Sight:
         return nullcontext()
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """Something that is not what the plan says."""
 
     field: str
@@ -72,8 +71,7 @@ class Difference:
         return f"{self.field} is {self.seen}, and should be {self.expected}"
 
 
-@dataclass(frozen=True)
-class Unreadable:
+class Unreadable(msgspec.Struct, frozen=True):
     """Something that the kernel does not let us see. It is not known to be right."""
 
     field: str
@@ -83,8 +81,7 @@ class Unreadable:
         return f"{self.field} cannot be read from outside ({os.strerror(self.errno)})"
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(msgspec.Struct, frozen=True):
     """One half of the look: what was found right (by field), what was not, what was hidden."""
 
     part: Part
