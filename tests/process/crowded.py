@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import bunri
 
 
 class Taker(bunri.Service):
     async def take(self, file: bunri.File) -> int: ...
+
+    async def size(self, data: bytes) -> int: ...
+
+    def rows(self, count: int) -> AsyncIterator[int]: ...
 
 
 class Together(bunri.Compartment):
@@ -50,3 +55,32 @@ class InTurn(bunri.Compartment):
 
     def send(self, file: bunri.File, times: int) -> int:
         return sum(call.result() for call in [bunri.call(self._taker.take, file) for _ in range(times)])
+
+    def sizes(self, data: bytes, times: int) -> int:
+        return sum(call.result() for call in [bunri.call(self._taker.size, data) for _ in range(times)])
+
+
+class Asker(bunri.Compartment):
+    """Asks for very much at one time."""
+
+    def __init__(self, taker: Taker) -> None:
+        self._taker = taker
+
+    async def send(self, file: bunri.File, times: int) -> int:
+        return sum(await asyncio.gather(*[self._taker.take(file) for _ in range(times)]))
+
+    async def sizes(self, data: bytes, times: int) -> int:
+        return sum(await asyncio.gather(*[self._taker.size(data) for _ in range(times)]))
+
+    async def rows(self, count: int, times: int) -> int:
+        async def all_of_one() -> int:
+            return sum([row async for row in self._taker.rows(count)])
+
+        return sum(await asyncio.gather(*[all_of_one() for _ in range(times)]))
+
+    async def size_of_the_first(self, times: int) -> int:
+        """The others are cancelled before they have gone out, most of them."""
+        calls = [bunri.call(self._taker.size, b"x") for _ in range(times)]
+        for call in calls[1:]:
+            call.cancel()
+        return await calls[0]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import crowded
@@ -19,9 +20,28 @@ MANY = 5 * crowded.Together.policy.open_files
 
 
 class Here(crowded.Taker):
+    """What it is asked waits for its turn: one call of a method at a time, and the first takes long."""
+
+    def __init__(self, first_takes: float = 0.0) -> None:
+        self.asked = 0
+        self._first_takes = first_takes
+
     async def take(self, file: bunri.File) -> int:
+        await self._think()
         file.close()
         return 1
+
+    async def size(self, data: bytes) -> int:
+        await self._think()
+        return len(data)
+
+    async def _think(self) -> None:
+        self.asked += 1
+        await asyncio.sleep(self._first_takes if self.asked == 1 else 0)
+
+    async def rows(self, count: int) -> AsyncIterator[int]:
+        for _ in range(count):
+            yield 1
 
 
 def file() -> bunri.File:
@@ -142,3 +162,60 @@ def test_more_files_under_way_than_one_user_may_send_are_waited_for() -> None:
                 assert await asyncio.wait_for(sent, 20) == 100
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["together", "in turn"])
+def test_more_calls_of_services_than_the_monitor_holds_wait_in_the_worker(kind: str) -> None:
+    """They ended an honest worker: the monitor takes more than it holds for an attack (tests/threats/test_asking.py)."""
+
+    async def main() -> tuple[int, int]:
+        here = Here()
+        if kind == "in turn":
+            async with crowded.InTurn.start(here) as worker:
+                return await bunri.call(worker.sizes, b"four", 2000), here.asked
+        async with crowded.Asker.start(here) as asker:
+            return await asker.sizes(b"four", 2000), here.asked
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == (8000, 2000)
+
+
+def test_more_bytes_for_services_than_the_worker_may_have_itself_wait_in_the_worker() -> None:
+    async def main() -> int:
+        async with crowded.Asker.start_under(crowded.Asker.policy.with_(memory="24M"), Here(0.5)) as worker:
+            return await worker.sizes(bytes(1 << 20), 100)
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == 100 << 20
+
+
+@pytest.mark.parametrize("kind", ["together", "in turn"])
+def test_more_files_for_services_than_the_worker_may_have_itself_wait_in_the_worker(kind: str) -> None:
+    """In turn their copies wait in the worker, which has room for some."""
+
+    async def main() -> int:
+        with file() as handed:
+            if kind == "in turn":
+                async with crowded.InTurn.start(Here(0.5)) as worker:
+                    return await bunri.call(worker.send, handed, 80)
+            async with crowded.Asker.start(Here(0.5)) as asker:
+                return await asker.send(handed, 80)
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == 80
+
+
+def test_more_streams_of_services_than_the_monitor_holds_wait_in_the_worker() -> None:
+    async def main() -> int:
+        async with crowded.Asker.start(Here()) as worker:
+            return await worker.rows(40, 400)
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == 16_000
+
+
+def test_a_call_that_was_cancelled_in_the_worker_does_not_go_out() -> None:
+    async def main() -> int:
+        here = Here()
+        async with crowded.Asker.start(here) as worker:
+            assert await worker.size_of_the_first(2000) == 1
+            assert await worker.sizes(b"x", 1) == 1  # all before it has been answered
+        return here.asked
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) < 300

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 
 import bunri
+from bunri.channel.handles import OutgoingHandles
+from bunri.channel.target import target_of
 from bunri.wire import contract_of
 from bunri.wire.frames import FrameKind, pack, pack_large
 
@@ -45,9 +47,18 @@ class Asking(bunri.Compartment):
                 os.write(3, packet)
 
     def _files(self, count: int) -> None:
-        """Ask with so many files, and do not wait."""
-        for _ in range(count // 16):
-            bunri.call(self._slow.files, [bunri.File(os.dup(1)) for _ in range(16)])
+        """Ask with so many files, 16 in a call, and do not wait."""
+        link = target_of(self._slow).side.link
+        for call in range(100, 100 + count // 16):
+            sink = OutgoingHandles(lambda *_: 0)
+            handed = [bunri.File(os.dup(1)) for _ in range(16)]
+            body = METHODS["files"].encode_arguments((handed,), sink)[0]
+            number = METHODS["files"].number
+            for packet in pack_large(FrameKind.CALL, body, obj=1, method=number, call=call, descriptors=16):
+                link.send(packet, sink.descriptors)
+            for file in handed:
+                file.close()
+            sink.close()
             time.sleep(0.01)  # so many may not be under way at one time (unix(7), ETOOMANYREFS)
 
     def run_code(self, code: str) -> str:

@@ -41,6 +41,7 @@ from bunri.wire.handles import Sink, Source
 
 NOT_IN_ARENA = 0xFFFFFFFF
 BLOB_CHUNK = 0x100  # CHUNK messages of a blob: BLOB_CHUNK + the argument's position
+MOST_ASKED = 256  # calls of services of one worker that are not answered; more are an attack
 MOST_WAITING = 2048  # calls of the other side that stand in the queue; more are an attack
 
 
@@ -68,6 +69,7 @@ class Outgoing:
     begun: float | None = None  # when the supervisor first saw it
     cpu = 0  # the worker's CPU clock then, ns
     handles = 0  # descriptors that went with it
+    size = 0  # bytes of its arguments, where they are counted
 
     def __init__(
         self, number: int, method: MethodContract, call: Call[Any] | None = None, inflow: Inflow | None = None

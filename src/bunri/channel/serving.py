@@ -16,12 +16,12 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bunri.calls import Call
 from bunri.channel import faults
 from bunri.channel.arena import Arena
-from bunri.channel.conversation import Blocks, Conversation, Outgoing
+from bunri.channel.conversation import Conversation
 from bunri.channel.handles import IncomingHandles, OutgoingHandles
 from bunri.channel.link import Link, close_all
+from bunri.channel.remote import Asking, RemoteService
 from bunri.channel.streams import Outflow
 from bunri.channel.target import make_stub, target_of
 from bunri.errors import ProtocolError, UsageError
@@ -69,6 +69,7 @@ class WorkerSide(Conversation):
         self._stubs: dict[int, weakref.ref[Any]] = {}  # by number
         self._received: dict[int, int] = {}  # service number -> how often it came
         self._dropped: list[int] = []  # numbers whose stub the collector took
+        self._asking = Asking(self)
         self._last_flush = 0.0
         self._thread = threading.get_ident()
 
@@ -306,25 +307,8 @@ class WorkerSide(Conversation):
         if task is not None:
             task.cancel()
 
-    # calls of services ---------------------------------------------------------------------------------------------
-
-    def wait_for(self, out: Outgoing) -> Any:
-        """Send and wait for the answer, serving nothing meanwhile."""
-        self.wait_until_done(out)
-        return out.outcome()
-
-    def wait_until_done(self, out: Outgoing) -> None:
-        self.flush()
-        while not out.done:
-            self.read_one()
-
-    def withdraw(self, out: Outgoing) -> None:
-        """The caller no longer wants the answer."""
-        if out.number in self.pending:
-            self.post(FrameKind.CANCEL, call=out.number)
-            self.flush()
-
     def refuse_other_threads(self) -> None:
+        """UsageError where another thread than that which serves would call a service."""
         if threading.get_ident() != self._thread:
             raise UsageError(
                 "a thread of a worker cannot call a service: hand the work to the main thread, which makes the call"
@@ -352,12 +336,17 @@ class WorkerSide(Conversation):
         known = self._stubs.get(number)
         stub: Any = known() if known is not None else None
         if stub is None:
-            remote = RemoteService(self, number)
+            remote = RemoteService(self, self._asking, number)
             made: Any = make_stub
             stub = made(interface.cls, interface, remote)
             self._stubs[number] = weakref.ref(stub, lambda _: self._dropped.append(number))
         self._received[number] = self._received.get(number, 0) + 1
         return stub
+
+    def stub_of(self, number: int) -> object:
+        """The stub whose service has this number, while anybody has it."""
+        known = self._stubs.get(number)
+        return known() if known is not None else None
 
     def _release_dropped(self) -> None:
         while self._dropped:
@@ -376,6 +365,15 @@ class WorkerSide(Conversation):
             self._release_dropped()
         return super().flush()
 
+    def _end(self, message: Message, value: Any, error: BaseException | None) -> None:
+        out = self.pending[message.call]
+        super()._end(message, value, error)
+        self._asking.answered(out)
+
+    def end_all(self, error: BaseException) -> None:
+        super().end_all(error)
+        self._asking.end_all(error)
+
     def release(self, obj: int, count: int) -> None:
         raise ProtocolError("the monitor holds no objects of a worker")
 
@@ -384,84 +382,3 @@ class WorkerSide(Conversation):
 
     def who(self) -> str:
         return "the monitor"
-
-
-class RemoteService:
-    """What stands behind a service's stub in the worker."""
-
-    def __init__(self, side: WorkerSide, number: int) -> None:
-        self.side = side
-        self.number = number
-
-    def describe(self) -> str:
-        return f"service {self.number}"
-
-    def invoke(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.side.refuse_other_threads()
-        return self.side.wait_for(self.side.begin(self.number, method, method.bind(args, kwargs), blocks=Blocks.YES))
-
-    def submit(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
-        side = self.side
-        side.refuse_other_threads()
-        call: Call[Any] = Call()
-        out = side.begin(self.number, method, method.bind(args, kwargs), call=call)
-        call.attach(stop=lambda: side.withdraw(out))
-        call.attach(drive=lambda call, timeout: side.wait_until_done(out))
-        side.flush()
-        return call
-
-    def iterate(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
-        side = self.side
-        side.refuse_other_threads()
-        out = side.begin(self.number, method, method.bind(args, kwargs), blocks=Blocks.YES)
-        flow = out.inflow
-        assert flow is not None
-        side.flush()
-        try:
-            while True:
-                while not flow.items and not flow.ended:
-                    side.flush()
-                    side.read_one()
-                if not flow.items:
-                    break
-                item, credit = flow.take()
-                if credit and not flow.ended:
-                    side.post(FrameKind.CREDIT, method=credit, call=out.number)
-                yield item
-        finally:
-            if not flow.ended:
-                side.post(FrameKind.CLOSE, call=out.number)
-                side.flush()
-        if flow.error is not None:
-            raise flow.error
-
-    async def iterate_async(
-        self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> AsyncIterator[Any]:
-        side = self.side
-        out = side.begin(self.number, method, method.bind(args, kwargs))
-        flow = out.inflow
-        assert flow is not None
-        import asyncio
-
-        news = asyncio.Event()
-        flow.wake = news.set
-        side.flush()
-        try:
-            while True:
-                while not flow.items and not flow.ended:
-                    news.clear()
-                    await news.wait()
-                if not flow.items:
-                    break
-                item, credit = flow.take()
-                if credit and not flow.ended:
-                    side.post(FrameKind.CREDIT, method=credit, call=out.number)
-                    side.flush()
-                yield item
-        finally:
-            if not flow.ended:
-                side.post(FrameKind.CLOSE, call=out.number)
-                side.flush()
-        if flow.error is not None:
-            raise flow.error

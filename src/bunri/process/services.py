@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bunri.channel import faults
+from bunri.channel.conversation import MOST_ASKED
 from bunri.channel.handles import IncomingHandles, OutgoingHandles
 from bunri.channel.link import close_all
 from bunri.channel.streams import Outflow
@@ -42,7 +43,6 @@ log = logging.getLogger("bunri.service")
 
 _TRACEBACK = 2000  # bytes, about
 _SMALL = 1024  # bytes of arguments that are made into objects in no time
-MOST_TASKS = 256  # service calls of one worker that run or wait at one time
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -185,8 +185,8 @@ class Services:
 
     def _count(self, service: Service, method: MethodContract, message: Message) -> int:
         """Take the call off the limits: its size in bytes."""
-        if len(self._tasks) + sum(map(len, self._queued.values())) >= MOST_TASKS:
-            raise ProtocolError(f"more than {MOST_TASKS} calls of services at one time")
+        if len(self._tasks) + sum(map(len, self._queued.values())) >= MOST_ASKED:
+            raise ProtocolError(f"more than {MOST_ASKED} calls of services at one time")
         size = len(message.body) + sum(blob.length for blob in message.blobs)
         if self._held:
             policy = self._side.worker.policy.settled()

@@ -1,0 +1,257 @@
+"""Runs in: the worker. Its calls of services: what stands behind a service's stub, and which calls wait here.
+
+The monitor holds what a worker asks for until it is answered, and ends a worker that asks for more than that (LIMITS).
+So a call that would be too much waits in the worker, in its order, and goes out when another one is answered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from bunri.calls import Call
+from bunri.channel.conversation import MOST_ASKED, Blocks, Encoded, Outgoing
+from bunri.errors import BunriError, InternalError
+from bunri.wire import MethodContract
+from bunri.wire.frames import FrameKind
+
+if TYPE_CHECKING:
+    from bunri.channel.serving import WorkerSide
+
+# Of the calls that are out, beside a single one: less than the least `memory` and `open_files` that workers work with.
+_BYTES = 8 << 20
+_DESCRIPTORS = 8
+
+
+class Asked:
+    """One call of a service. `out` is None until it goes out; `error` is why it never did."""
+
+    __slots__ = (
+        "args",
+        "begun",
+        "blocks",
+        "call",
+        "encoded",
+        "error",
+        "handles",
+        "method",
+        "number",
+        "out",
+        "size",
+        "stub",
+    )
+
+    def __init__(
+        self, number: int, method: MethodContract, args: tuple[Any, ...], call: Call[Any] | None, blocks: Blocks
+    ) -> None:
+        self.number, self.method, self.args = number, method, args
+        self.call, self.blocks = call, blocks
+        self.stub: object = None  # kept while it waits: a stub that is collected gives its number back
+        self.encoded: Encoded | None = None
+        self.size, self.handles = 0, _DESCRIPTORS  # until it is encoded
+        self.out: Outgoing | None = None
+        self.error: BaseException | None = None
+        self.begun: Callable[[], None] | None = None
+
+    def encode(self, side: WorkerSide) -> None:
+        """UsageError for what the method does not take, OSError where there is no room for copies of its files."""
+        self.encoded = body, blobs, sink = side.encoded(self.method, self.args)
+        self.size = len(body) + sum(len(data) for _, data in blobs)
+        self.handles = len(sink.descriptors) if sink is not None else 0
+
+    def gone(self) -> None:
+        """What it was made of is no longer needed."""
+        self.encoded, self.args, self.stub = None, (), None
+
+    def fail(self, error: BaseException | None) -> None:
+        """It does not go out. None: nobody wants it any more."""
+        if self.encoded is not None and self.encoded[2] is not None:
+            self.encoded[2].close()
+        self.gone()
+        self.error = error
+        if self.call is not None:
+            self.call.finish(None, error)
+        if self.begun is not None:
+            self.begun()
+
+
+class Asking:
+    """The calls of services that a worker has made and that are not answered."""
+
+    def __init__(self, side: WorkerSide) -> None:
+        self._side = side
+        self._later: deque[Asked] = deque()
+        self._size = 0  # bytes of the arguments of those that are out
+
+    def ask(
+        self,
+        number: int,
+        method: MethodContract,
+        args: tuple[Any, ...],
+        *,
+        call: Call[Any] | None = None,
+        blocks: Blocks = Blocks.NO,
+    ) -> Asked:
+        """Call a service. It goes out with the next `flush`, or when there is room for it."""
+        self._side.refuse_other_threads()
+        one = Asked(number, method, args, call, blocks)
+        try:
+            one.encode(self._side)
+        except OSError:
+            if not self._side.pending:
+                raise
+            # Copies of its files are made when there is room for them: those of others are closed when they have gone out.
+        if self._later or not self._has_room_for(one):
+            one.stub = self._side.stub_of(number)
+            self._later.append(one)
+        else:
+            self._begin(one)
+        return one
+
+    def answered(self, out: Outgoing) -> None:
+        """There may be room for the next ones."""
+        self._size -= out.size
+        while self._later and self._has_room_for(self._later[0]):
+            one = self._later.popleft()
+            try:
+                if one.encoded is None:
+                    one.encode(self._side)
+            except (BunriError, OSError) as fault:
+                one.fail(fault)
+                continue
+            self._begin(one)
+
+    def end_all(self, error: BaseException) -> None:
+        """The conversation is over."""
+        while self._later:
+            self._later.popleft().fail(error)
+
+    def withdraw(self, one: Asked) -> None:
+        """The caller no longer wants the answer."""
+        if one.out is not None:
+            if one.out.number in self._side.pending:
+                self._side.post(FrameKind.CANCEL, call=one.out.number)
+                self._side.flush()
+        elif one in self._later:
+            self._later.remove(one)
+            one.fail(None)
+
+    def wait_for(self, is_over: Callable[[], bool]) -> None:
+        """Read until it is, and serve nothing meanwhile."""
+        side = self._side
+        side.flush()
+        while not is_over():
+            side.read_one()
+            side.flush()
+
+    def _has_room_for(self, one: Asked) -> bool:
+        pending = self._side.pending
+        if not pending:
+            return True
+        if len(pending) >= MOST_ASKED or self._size + one.size > _BYTES:
+            return False
+        return not one.handles or sum(out.handles for out in pending.values()) + one.handles <= _DESCRIPTORS
+
+    def _begin(self, one: Asked) -> None:
+        one.out = self._side.begin(one.number, one.method, (), blocks=one.blocks, call=one.call, encoded=one.encoded)
+        one.out.size = one.size
+        self._size += one.size
+        one.gone()
+        if one.begun is not None:
+            one.begun()
+
+
+class RemoteService:
+    """What stands behind a service's stub in the worker."""
+
+    def __init__(self, side: WorkerSide, asking: Asking, number: int) -> None:
+        self.side = side
+        self.number = number
+        self._asking = asking
+
+    def describe(self) -> str:
+        return f"service {self.number}"
+
+    def invoke(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        one = self._asking.ask(self.number, method, method.bind(args, kwargs), blocks=Blocks.YES)
+        self._asking.wait_for(lambda: one.error is not None or (one.out is not None and one.out.done))
+        return self._out_of(one).outcome()
+
+    def submit(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
+        call: Call[Any] = Call()
+        asking = self._asking
+        one = asking.ask(self.number, method, method.bind(args, kwargs), call=call)
+        call.attach(stop=lambda: asking.withdraw(one))
+        call.attach(drive=lambda call, timeout: asking.wait_for(call.done))
+        self.side.flush()
+        return call
+
+    def iterate(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+        side = self.side
+        one = self._asking.ask(self.number, method, method.bind(args, kwargs), blocks=Blocks.YES)
+        self._asking.wait_for(lambda: one.error is not None or one.out is not None)
+        out = self._out_of(one)
+        flow = out.inflow
+        assert flow is not None
+        try:
+            while True:
+                while not flow.items and not flow.ended:
+                    side.flush()
+                    side.read_one()
+                if not flow.items:
+                    break
+                item, credit = flow.take()
+                if credit and not flow.ended:
+                    side.post(FrameKind.CREDIT, method=credit, call=out.number)
+                yield item
+        finally:
+            self._leave(one)
+        if flow.error is not None:
+            raise flow.error
+
+    async def iterate_async(
+        self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AsyncIterator[Any]:
+        import asyncio
+
+        side = self.side
+        news = asyncio.Event()
+        one = self._asking.ask(self.number, method, method.bind(args, kwargs))
+        one.begun = news.set
+        side.flush()
+        try:
+            while one.out is None and one.error is None:
+                await news.wait()
+            out = self._out_of(one)
+            flow = out.inflow
+            assert flow is not None
+            flow.wake = news.set
+            while True:
+                while not flow.items and not flow.ended:
+                    news.clear()
+                    await news.wait()
+                if not flow.items:
+                    break
+                item, credit = flow.take()
+                if credit and not flow.ended:
+                    side.post(FrameKind.CREDIT, method=credit, call=out.number)
+                    side.flush()
+                yield item
+        finally:
+            self._leave(one)
+        if flow.error is not None:
+            raise flow.error
+
+    def _out_of(self, one: Asked) -> Outgoing:
+        if one.out is None:
+            raise one.error or InternalError("a call of a service that has neither gone out nor failed")
+        return one.out
+
+    def _leave(self, one: Asked) -> None:
+        """Whoever read the stream reads no more of it."""
+        if one.out is None:
+            self._asking.withdraw(one)
+        elif one.out.inflow is not None and not one.out.inflow.ended:
+            self.side.post(FrameKind.CLOSE, call=one.out.number)
+            self.side.flush()
