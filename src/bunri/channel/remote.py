@@ -6,6 +6,7 @@ So a call that would be too much waits in the worker, in its order, and goes out
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -98,11 +99,11 @@ class Asking:
         one = Asked(number, method, args, call, blocks)
         try:
             one.encode(self._side)
-        except OSError:
-            if not self._side.pending:
+        except OSError as fault:
+            if fault.errno != errno.EMFILE or not self._side.pending:
                 raise
             # Copies of its files are made when there is room for them: those of others are closed when they have gone out.
-        if self._later or not self._has_room_for(one):
+        if self._later or one.encoded is None or not self._has_room_for(one):
             one.stub = self._side.stub_of(number)
             self._later.append(one)
         else:
