@@ -34,6 +34,8 @@ MISTAKES: list[tuple[Callable[[], Any], str, str]] = [
     (lambda: Policy(network=[fs.read("/a")]), "$.network[0]", "files="),  # type: ignore[list-item]
     (lambda: Policy(files=[fs.read("/a"), fs.write("/a")]), "$.files[1]", "at="),
     (lambda: Policy(files=[fs.read("/a", at="/x"), fs.read("/b", at="/x")]), "$.files[1]", "at="),
+    (lambda: Policy(files=[fs.read("/tmp/a/b"), fs.scratch("/tmp", "1M")]), "$.files[0]", "at="),
+    (lambda: Policy(files=[fs.scratch("/tmp", "1M"), fs.scratch("/tmp/b", "1M")]), "$.files[1]", "Keep one"),
     (lambda: Policy(may_miss=["MEMRY"]), "$.may_miss[0]", "'MEMORY'"),  # type: ignore[list-item]
     (lambda: Policy(may_miss=[3]), "$.may_miss[0]", "Promise"),  # type: ignore[list-item]
     (lambda: Policy(capabilities=["CAP_SYS_ADMN"]), "$.capabilities[0]", "'SYS_ADMIN'"),

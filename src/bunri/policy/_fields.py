@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bunri.errors import Promise, UsageError
 from bunri.policy import _parse
-from bunri.policy.fs import FileGrant
+from bunri.policy.fs import FileGrant, FileKind
 from bunri.policy.net import NetGrant
 from bunri.policy.words import Capability
 
@@ -78,7 +78,19 @@ def files(value: object, where: str) -> tuple[FileGrant, ...]:
             )
         if grant not in listed:
             listed.append(grant)
+    _refuse_hidden(listed, where)
     return tuple(listed)
+
+
+def _refuse_hidden(grants: list[FileGrant], where: str) -> None:
+    """Each worker mounts its scratches last: what else is granted beneath one could not be reached."""
+    for scratch in grants:
+        for index, grant in enumerate(grants):
+            if scratch.kind is FileKind.SCRATCH and grant.at.startswith(f"{scratch.at}/"):
+                raise UsageError(
+                    f"{where}[{index}]: {grant!r} stands beneath {scratch!r}, which would hide it. "
+                    f"{'Keep one' if grant.kind is FileKind.SCRATCH else 'Move it with at='}, or move the scratch"
+                )
 
 
 def _instead_of_file(grant: object) -> str:
