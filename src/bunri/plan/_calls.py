@@ -186,6 +186,15 @@ def metadata(means: Means) -> list[Rule]:
     return []
 
 
+def attributes(means: Means) -> list[Rule]:
+    """Extended attributes cannot be read. EPERM would end what copies files or lists them; this is the answer of a file system
+    that has none, with which they go on (getxattr(2), listxattr(2))."""
+    if not means.policy.files:
+        return []
+    calls = ("getxattr", "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr")
+    return [deny(*calls, with_=Action.errno(errno.EOPNOTSUPP), reason="no attributes, as on file systems without them")]
+
+
 def set_ids(means: Means) -> list[Rule]:
     """No file that it leaves behind lets others act as its user: the bits that do so are refused wherever a mode is
     given, as by systemd's RestrictSUIDSGID=. Its own mounts heed them no more (nosuid), but the host's do."""

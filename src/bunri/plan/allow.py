@@ -54,6 +54,7 @@ _SECTIONS: Final[tuple[_Section, ...]] = (
     brokered.paths,
     brokered.connections,
     _calls.metadata,
+    _calls.attributes,
     _calls.files,
     _calls.handed_files,
     _calls.asynchronous,
