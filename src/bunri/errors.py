@@ -132,16 +132,21 @@ class RemoteError(PeerError):
 
 
 class Denial(_msgspec.Struct, frozen=True):
-    """One refused action as a value. A field is None where it could not be known: nothing here is guessed."""
+    """One refused action as a value. A field is None where it could not be known: nothing here is guessed.
 
-    call: str | None = None  # the system call's name
-    arguments: tuple[str, ...] | None = None  # decoded
+    `call` is the system call's name, `arguments` are decoded; `path` and `address` are what it was about. `where` is file,
+    line and function in the worker, `layer` what refused. `observed_by` is whose word it is (a WORKER's is
+    hearsay). `grant` is code to paste, and only there for what the kernel observed.
+    """
+
+    call: str | None = None
+    arguments: tuple[str, ...] | None = None
     path: str | None = None
     address: str | None = None
-    where: str | None = None  # Python file, line and function in the worker
-    layer: str | None = None  # which layer refused
+    where: str | None = None
+    layer: str | None = None
     observed_by: Observer = Observer.WORKER
-    grant: str | None = None  # code to paste; only for facts that the kernel observed
+    grant: str | None = None
 
     def __str__(self) -> str:
         """A line: the call with its arguments, who refused it, where, and the grant that would allow it."""
