@@ -123,7 +123,7 @@ def test_colour_only_on_a_terminal() -> None:
         (["explain", "nothing:X"], "no module 'nothing'"),
         (["explain", "program"], "neither a policy file nor a compartment"),
         (["explain", "missing.toml"], "missing.toml"),
-        (["explain", "program:Decoder", "--can", "opn /x"], "did you mean 'open'"),
+        (["explain", "program:Decoder", "--can", "opn /x"], "did you mean 'open'? Ask"),
         (["explain", "program:Decoder", "--host", "program.py"], "bunri doctor --json"),
         (["explain", "bad.toml"], "memory"),
         (["explain", "broken:X"], "importing broken failed"),

@@ -142,7 +142,8 @@ def _call(name: str, words: list[str]) -> Question:
         try:
             check_name(name)
         except UsageError as fault:
-            raise UsageError(f"{fault}. Ask {_FORMS}") from None
+            text = str(fault)
+            raise UsageError(f"{text}{'' if text.endswith('?') else '.'} Ask {_FORMS}") from None
     try:
         args = tuple(int(word, 0) for word in words)
     except ValueError:
