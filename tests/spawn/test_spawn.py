@@ -328,6 +328,14 @@ def test_waiting_on_a_loop() -> None:
     assert asyncio.run(main()) == bunri.Exit(code=4)
 
 
+@pytest.mark.parametrize(
+    "script", ["ls -l /usr/bin/env >/dev/null", "cp -a /usr/bin/env /w/x", "cp /usr/bin/env /w/y && sed -i s/a/b/ /w/y"]
+)
+def test_programs_that_ask_for_extended_attributes_go_on(script: str) -> None:
+    """With EPERM they complain, or end; they are answered as by a file system that has none."""
+    assert shell(script, SHELL.with_(files=[fs.system(), fs.scratch("/w", "4M")])) == ("", bunri.Exit(code=0))
+
+
 def test_the_report_says_what_holds() -> None:
     process = bunri.spawn(["sleep", "100"], ALONE)
     layers = {layer.name: layer for layer in process.report.layers}

@@ -20,6 +20,7 @@ from bunri.text import printable
 
 _LONGEST_TEXT = 4096  # characters
 _LONGEST_TRACE = 32768
+_HERE = os.path.join(os.path.dirname(__file__), "")
 _DENIED = frozenset({_errno.EPERM, _errno.EACCES, _errno.EROFS})
 
 
@@ -69,9 +70,11 @@ def _clean(text: str) -> str:
 
 
 def _trace(fault: BaseException) -> str:
-    """A traceback without source lines: looking them up would open files."""
+    """A traceback without source lines, since looking them up would open files; and from where the user's code begins."""
     frames = traceback.StackSummary()
     walk: TracebackType | None = fault.__traceback__
+    while walk is not None and walk.tb_next is not None and walk.tb_frame.f_code.co_filename.startswith(_HERE):
+        walk = walk.tb_next
     while walk is not None:
         code = walk.tb_frame.f_code
         frames.append(
