@@ -16,6 +16,15 @@ from collections.abc import Iterator  # noqa: E402
 import pytest  # noqa: E402
 from forked import skip_unless  # noqa: E402
 
+from bunri.process import program  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """bunri's own is ended: in a raw clone, which has this thread only, the interpreter's lock would be given to one that
+    waited for it, for ever."""
+    program.close()
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:

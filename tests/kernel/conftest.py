@@ -9,6 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from bunri.process import program
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """bunri's own is ended: in a raw clone, which has this thread only, the interpreter's lock would be given to one that
+    waited for it, for ever."""
+    program.close()
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
