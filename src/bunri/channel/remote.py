@@ -145,6 +145,7 @@ class Asking:
         while not is_over():
             side.read_one()
             side.flush()
+        side.work_soon()
 
     def _has_room_for(self, one: Asked) -> bool:
         pending = self._side.pending
@@ -197,9 +198,8 @@ class RemoteService:
         assert flow is not None
         try:
             while True:
-                while not flow.items and not flow.ended:
-                    side.flush()
-                    side.read_one()
+                if not flow.items and not flow.ended:
+                    self._asking.wait_for(lambda: bool(flow.items) or flow.ended)
                 if not flow.items:
                     break
                 item, credit = flow.take()

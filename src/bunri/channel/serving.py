@@ -101,8 +101,12 @@ class WorkerSide(Conversation):
         os._exit(code)
 
     def _on_readable(self) -> None:
+        self._have_turn(self.read_one)
+
+    def _have_turn(self, begin: Callable[[], object]) -> None:
+        """On the loop."""
         try:
-            self.read_one()
+            begin()
             self.work()
         except BaseException as fault:  # the loop would go on, without what was in the packet
             sys.excepthook(type(fault), fault, fault.__traceback__)
@@ -180,6 +184,11 @@ class WorkerSide(Conversation):
                 self._last_flush = now
                 self.flush()
         self.flush()
+
+    def work_soon(self) -> None:
+        """A task has waited for a service in a blocking way, and calls may have come meanwhile: the loop sees nothing of them."""
+        if self._loop is not None and self.waiting:
+            self._loop.call_soon(self._have_turn, self.flush)
 
     # serving -------------------------------------------------------------------------------------------------------
 

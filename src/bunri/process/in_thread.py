@@ -15,7 +15,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from bunri.channel import arena as arenas
@@ -74,9 +74,9 @@ class ThreadSide(WorkerSide):
             self.gone = True
             return True
 
-    def _on_readable(self) -> None:
+    def _have_turn(self, begin: Callable[[], object]) -> None:
         try:
-            super()._on_readable()
+            super()._have_turn(begin)
         except Left:
             asyncio.get_running_loop().stop()
 

@@ -1,0 +1,95 @@
+"""Calls of services that wait, are cancelled, and cross other calls: each has its answer, and nobody else waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+
+import overtaken
+
+import bunri
+
+T = TypeVar("T")
+WITHIN = 20.0  # seconds; those that fail would wait for ever
+
+
+class LeafHere(overtaken.Leaf):
+    async def touch(self) -> int:
+        return 1
+
+
+class Here(overtaken.Desk):
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.ended: list[int] = []
+        self._word = asyncio.Event()
+        self.thinks = 0.3  # seconds
+
+    async def think(self, number: int) -> int:
+        self.begun.append(number)
+        await asyncio.sleep(self.thinks)
+        self.ended.append(number)
+        return number
+
+    async def add(self, number: int) -> int:
+        self._word.set()
+        return number
+
+    async def hold(self, file: bunri.File) -> int:
+        with file:
+            await self._word.wait()
+        return 1
+
+    async def give_back(self, file: bunri.File) -> bunri.File:
+        await asyncio.sleep(0.001)
+        return file
+
+    async def ones(self, count: int) -> AsyncIterator[int]:
+        for _ in range(count):
+            yield 1
+
+    async def leaf(self) -> overtaken.Leaf:
+        return LeafHere()
+
+    async def keep(self, data: bytes, files: list[bunri.File]) -> int:
+        for each in files:
+            each.close()
+        await self._word.wait()
+        return len(data) + len(files)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(asyncio.wait_for(main, WITHIN))
+
+
+def file() -> bunri.File:
+    reader, writer = os.pipe()
+    os.close(writer)
+    return bunri.File(reader)
+
+
+# In the worker -------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_comes_while_a_task_waits_for_a_service_is_served() -> None:
+    """The packet is read by whoever waits, and the worker's loop hears nothing of it."""
+
+    async def main() -> int:
+        here = Here()
+        async with overtaken.Asker.start(here) as worker:
+            blocking = bunri.call(worker.block_once)
+            while not here.begun:
+                await asyncio.sleep(0.01)
+            found = await bunri.call(worker.now)
+            blocking.cancel()
+            return found
+
+    assert run(main()) == 7
+
+
+# In the monitor ------------------------------------------------------------------------------------------------------
+
+
+# In a program without a loop -----------------------------------------------------------------------------------------
