@@ -89,7 +89,55 @@ def test_a_call_that_comes_while_a_task_waits_for_a_service_is_served() -> None:
     assert run(main()) == 7
 
 
+def test_a_call_that_is_cancelled_before_the_worker_looks_at_it_leaves_the_worker_alive() -> None:
+    """It obeys as soon as it is asked; its cancellation was lost, and after a second it was killed for that."""
+
+    async def main() -> int:
+        here = Here()
+        async with overtaken.Asker.start(here) as worker:
+            blocking = bunri.call(worker.block_once)
+            while not here.begun:
+                await asyncio.sleep(0.01)
+            bunri.call(worker.wait).cancel()
+            await asyncio.sleep(1.5)
+            found = await bunri.call(worker.now)
+            blocking.cancel()
+            return found
+
+    assert run(main()) == 7
+
+
 # In the monitor ------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_is_cancelled_while_it_waits_for_its_turn_is_not_begun() -> None:
+    async def main() -> tuple[int, list[int]]:
+        here = Here()
+        async with overtaken.Asker.start(here) as worker:
+            return await worker.cancel_the_second(), here.begun
+
+    assert run(main()) == (4, [1, 3])
+
+
+def test_a_call_that_travels_with_its_cancellation_does_not_hold_up_the_next() -> None:
+    """One call of a method at a time: without its cancellation it would be ended by nobody."""
+
+    async def main() -> tuple[int, list[int]]:
+        here = Here()
+        async with overtaken.Asker.start(here) as worker:
+            return await worker.cancel_at_once(), here.ended
+
+    assert run(main()) == (3, [3])
+
+
+def test_objects_that_a_worker_no_longer_has_leave_nothing_behind() -> None:
+    async def main() -> int:
+        async with overtaken.Asker.start(Here()) as worker:
+            assert await worker.touch_leaves(100) == 100
+            services = worker.process._owner.side.services  # type: ignore[attr-defined]
+            return len(services._running) + len(services._queued)
+
+    assert run(main()) == 0
 
 
 # In a program without a loop -----------------------------------------------------------------------------------------

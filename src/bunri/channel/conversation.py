@@ -412,7 +412,10 @@ class Conversation(ABC):
         self.arena.freed(message.call)
 
     def _on_cancel(self, message: Message, descriptors: list[int]) -> None:
-        self.cancel(message.call)
+        if self.waiting:  # the call itself may stand there: its cancellation does not overtake it
+            self._on_call(message, [])
+        else:
+            self.cancel(message.call)
 
     def _on_release(self, message: Message, descriptors: list[int]) -> None:
         self.release(message.obj, message.call)

@@ -196,6 +196,9 @@ class WorkerSide(Conversation):
         if message.kind is FrameKind.START:
             self._start(message, descriptors)
             return
+        if message.kind is FrameKind.CANCEL:
+            self.cancel(message.call)
+            return
         if message.obj or message.method >= len(self._contract.methods):
             close_all(descriptors)
             raise ProtocolError(f"a call of method {message.method} of object {message.obj}")
@@ -313,8 +316,8 @@ class WorkerSide(Conversation):
 
     def cancel(self, number: int) -> None:
         task = self._tasks.get(number)
-        if task is not None:
-            task.cancel()
+        if task is not None and self._loop is not None:
+            self._loop.call_soon(task.cancel)  # one that was cancelled before it has begun would never answer
 
     def refuse_other_threads(self) -> None:
         """UsageError where another thread than that which serves would call a service."""

@@ -14,7 +14,7 @@ import math
 import os
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -88,8 +88,9 @@ class Services:
     def __init__(self, side: MonitorSide) -> None:
         self._side = side
         self._table = ObjectTable()
-        self._running: defaultdict[tuple[int, int], int] = defaultdict(int)
-        self._queued: defaultdict[tuple[int, int], deque[_Request]] = defaultdict(deque)
+        self._running: dict[tuple[int, int], int] = {}
+        self._queued: dict[tuple[int, int], deque[_Request]] = {}
+        self._in_line: dict[int, _Request] = {}  # the same, by their numbers
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._runner: asyncio.Runner | None = None  # of a program without a loop
         self._running_own = threading.Lock()  # held while a thread is inside it
@@ -117,13 +118,28 @@ class Services:
     def cancel(self, number: int) -> bool:
         """Whether there was anything to cancel."""
         task = self._tasks.get(number)
-        return task is not None and task.cancel()
+        if task is not None:
+            if self._side.loop is None or task.cancelling():
+                return False
+            self._side.loop.call_soon(task.cancel)  # one that was cancelled before it has begun would never answer
+            return True
+        request = self._in_line.pop(number, None)
+        if request is None:
+            return False
+        queue = self._queued[request.key]
+        queue.remove(request)
+        if not queue:
+            del self._queued[request.key]
+        self._let_go(request)
+        request.drop()
+        self._side.post(FrameKind.ERROR, faults.cancelled(), call=number)
+        return True
 
     def close(self) -> None:
         """The worker is over: whatever still runs for it is cancelled, and whatever waits is dropped, on its loop."""
         self._closed = True
         loop = self._side.loop
-        if loop is not None and self._tasks and not loop.is_closed():
+        if loop is not None and (self._tasks or self._queued) and not loop.is_closed():
             with contextlib.suppress(RuntimeError):  # it was closed in this very moment
                 loop.call_soon_threadsafe(self._drop_all)
         self._table = ObjectTable()  # what it was handed is nobody's any more
@@ -133,6 +149,7 @@ class Services:
         for request in itertools.chain.from_iterable(self._queued.values()):
             request.drop()
         self._queued.clear()
+        self._in_line.clear()
         for task in list(self._tasks.values()):
             task.cancel()
 
@@ -153,6 +170,9 @@ class Services:
         while side.waiting and not side.worker.is_over and (until is math.inf or time.monotonic() < until):
             message, descriptors = side.waiting.popleft()
             try:
+                if message.kind is FrameKind.CANCEL:
+                    side.cancel(message.call)
+                    continue
                 self._serve(self._admit(message, descriptors))
             except ProtocolError as fault:
                 side.broken(fault)
@@ -245,14 +265,23 @@ class Services:
 
     def _queue(self, request: _Request) -> None:
         """An `async def` method, on the program's loop: now, or when those before it have ended."""
-        limits = request.method.limits
-        most = limits.concurrent if limits is not None and limits.concurrent is not None else 1
         self._held += request.size
         self._held_descriptors += request.message.descriptors
-        if self._running[request.key] >= most or self._queued[request.key]:
-            self._queued[request.key].append(request)
+        if request.key in self._queued or not self._may_begin(request):
+            self._queued.setdefault(request.key, deque()).append(request)
+            self._in_line[request.number] = request
         else:
             self._begin(request)
+
+    def _may_begin(self, request: _Request) -> bool:
+        limits = request.method.limits
+        most = limits.concurrent if limits is not None and limits.concurrent is not None else 1
+        return self._running.get(request.key, 0) < most
+
+    def _let_go(self, request: _Request) -> None:
+        """It is neither held nor waited for any more."""
+        self._held -= request.size
+        self._held_descriptors -= request.message.descriptors
 
     def _begin(self, request: _Request) -> None:
         assert self._side.loop is not None
@@ -260,22 +289,23 @@ class Services:
             request.drop()
             raise ProtocolError(f"two calls with number {request.number} at one time")
         args = request.arguments()
-        self._running[request.key] += 1
+        self._running[request.key] = self._running.get(request.key, 0) + 1
         self._tasks[request.number] = self._side.loop.create_task(self._task_in_turn(request, args))
 
     async def _task_in_turn(self, request: _Request, args: tuple[Any, ...]) -> None:
         try:
             await self._task(request, args)
         finally:
-            self._held -= request.size
-            self._held_descriptors -= request.message.descriptors
+            self._let_go(request)
             self._tasks.pop(request.number, None)
             self._running[request.key] -= 1
+            if not self._running[request.key]:
+                del self._running[request.key]  # else every object that the worker ever had would leave something here
             self._begin_next(request.key)
 
     def _begin_next(self, key: tuple[int, int]) -> None:
         """The first of those that wait. What is large takes long to be made into objects, and stands in line for that."""
-        if not self._queued[key]:
+        if key not in self._queued:
             return
         if self._queued[key][0].size <= _SMALL:
             self._begin_first(key)
@@ -285,10 +315,16 @@ class Services:
 
     def _begin_first(self, key: tuple[int, int]) -> None:
         """None of a worker that is over: what it asked for, nobody wants any more."""
-        if self._closed or self._side.worker.is_over or not self._queued[key]:
+        if self._closed or self._side.worker.is_over or key not in self._queued:
             return
+        if not self._may_begin(self._queued[key][0]):  # those that stood here before were cancelled meanwhile
+            return
+        request = self._queued[key].popleft()
+        self._in_line.pop(request.number, None)
+        if not self._queued[key]:
+            del self._queued[key]
         try:
-            self._begin(self._queued[key].popleft())
+            self._begin(request)
         except ProtocolError as fault:
             self._side.broken(fault)
 
