@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import overtaken
+import pytest
 
 import bunri
 
@@ -141,3 +143,27 @@ def test_objects_that_a_worker_no_longer_has_leave_nothing_behind() -> None:
 
 
 # In a program without a loop -----------------------------------------------------------------------------------------
+
+
+class RowsHere(overtaken.Rows):
+    def rows(self) -> Iterator[int]:
+        yield from range(1000)
+
+
+@pytest.mark.parametrize("numbers", [[900, 900], [900, 901]])
+def test_a_worker_that_dies_with_streams_unread_holds_up_nobody(numbers: list[int]) -> None:
+    """Two with one number: the end of the second took away what would have ended the first, and its thread went on for ever."""
+    worker = overtaken.Owned.start(RowsHere())
+    died: list[BaseException] = []
+
+    def ask() -> None:
+        with pytest.raises(bunri.WorkerDied) as found:
+            worker.ask_for_rows(numbers)
+        died.append(found.value)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(WITHIN)
+    assert not asking.is_alive()
+    assert len(died) == 1
+    worker.close()

@@ -207,6 +207,9 @@ class Services:
         """Take the call off the limits: its size in bytes."""
         if len(self._tasks) + sum(map(len, self._queued.values())) >= MOST_ASKED:
             raise ProtocolError(f"more than {MOST_ASKED} calls of services at one time")
+        if message.call in self._side.outflows:
+            # Without a loop of the program one is served inside the other, and nobody would ever end the stream of the outer.
+            raise ProtocolError(f"two calls with number {message.call} at one time")
         size = len(message.body) + sum(blob.length for blob in message.blobs)
         if self._held:
             policy = self._side.worker.policy.settled()
