@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -143,6 +144,38 @@ def test_objects_that_a_worker_no_longer_has_leave_nothing_behind() -> None:
 
 
 # In a program without a loop -----------------------------------------------------------------------------------------
+
+
+def _ended(worker: overtaken.Asker, call: bunri.Call[int]) -> int:
+    """On another thread: one that is stuck could not even be interrupted."""
+    found: list[int] = []
+    waiting = threading.Thread(target=lambda: found.append(call.result()), daemon=True)
+    waiting.start()
+    waiting.join(WITHIN)
+    assert not waiting.is_alive()
+    worker.close()
+    return found[0]
+
+
+def test_a_service_is_called_while_it_gives_a_stream() -> None:
+    worker = overtaken.Asker.start(Here())
+    assert _ended(worker, bunri.call(worker.sum_up, 100)) == 100
+
+
+def test_several_streams_of_a_service_are_taken_together() -> None:
+    worker = overtaken.Asker.start(Here())
+    assert _ended(worker, bunri.call(worker.sum_up_together, 100, 5)) == 500
+
+
+def test_ctrl_c_in_a_service_is_the_programs() -> None:
+    """It was an answer to the worker, and the program went on."""
+    here = Here()
+    here.thinks = WITHIN
+    with overtaken.Asker.start(here) as worker:
+        call = bunri.call(worker.block_once)
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            call.result()
 
 
 class RowsHere(overtaken.Rows):

@@ -94,6 +94,8 @@ class Services:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._runner: asyncio.Runner | None = None  # of a program without a loop
         self._running_own = threading.Lock()  # held while a thread is inside it
+        self._is_inside = False  # the thread that serves is
+        self._nested: deque[_Request] = deque()  # what came meanwhile
         self._closed = False
         self._held = 0  # bytes of the calls that run on the program's loop, or wait for their turn
         self._held_descriptors = 0  # that came with them
@@ -205,7 +207,7 @@ class Services:
 
     def _count(self, service: Service, method: MethodContract, message: Message) -> int:
         """Take the call off the limits: its size in bytes."""
-        if len(self._tasks) + sum(map(len, self._queued.values())) >= MOST_ASKED:
+        if len(self._tasks) + len(self._nested) + sum(map(len, self._queued.values())) >= MOST_ASKED:
             raise ProtocolError(f"more than {MOST_ASKED} calls of services at one time")
         if message.call in self._side.outflows:
             # Without a loop of the program one is served inside the other, and nobody would ever end the stream of the outer.
@@ -254,6 +256,10 @@ class Services:
 
     def _run_on_own_loop(self, request: _Request) -> None:
         """An `async def` method, in a program that has no loop."""
+        if self._is_inside:  # read by a stream that waits for credit, and served by it
+            self._hold(request)
+            self._nested.append(request)
+            return
         with self._running_own:
             if self._closed:
                 return
@@ -261,15 +267,41 @@ class Services:
                 import asyncio
 
                 self._runner = asyncio.Runner()
-            with answering(self._side, request.blocks):
-                self._runner.run(self._task(request, request.arguments()))
+            self._is_inside = True
+            try:
+                with answering(self._side, request.blocks):
+                    self._runner.run(self._task_and_nested(request, request.arguments()))
+            finally:
+                self._is_inside = False
         if self._closed:
             self._close_own_loop()
 
+    async def _task_and_nested(self, request: _Request, args: tuple[Any, ...]) -> None:
+        import asyncio  # on whose loop this runs
+
+        await self._task(request, args)
+        await self._serve_nested()
+        this = asyncio.current_task()
+        if this is not None and this.cancelling():  # by Ctrl-C: the method was stopped, and so is the program's call
+            raise asyncio.CancelledError
+
+    async def _serve_nested(self) -> None:
+        while self._nested:
+            request = self._nested.popleft()
+            self._let_go(request)
+            if self._closed or self._side.worker.is_over:
+                request.drop()
+                continue
+            try:
+                args = request.arguments()
+            except ProtocolError as fault:
+                self._side.broken(fault)
+            else:
+                await self._task(request, args)
+
     def _queue(self, request: _Request) -> None:
         """An `async def` method, on the program's loop: now, or when those before it have ended."""
-        self._held += request.size
-        self._held_descriptors += request.message.descriptors
+        self._hold(request)
         if request.key in self._queued or not self._may_begin(request):
             self._queued.setdefault(request.key, deque()).append(request)
             self._in_line[request.number] = request
@@ -280,6 +312,10 @@ class Services:
         limits = request.method.limits
         most = limits.concurrent if limits is not None and limits.concurrent is not None else 1
         return self._running.get(request.key, 0) < most
+
+    def _hold(self, request: _Request) -> None:
+        self._held += request.size
+        self._held_descriptors += request.message.descriptors
 
     def _let_go(self, request: _Request) -> None:
         """It is neither held nor waited for any more."""
@@ -419,8 +455,9 @@ class Services:
                 self._side.flush()
                 while not (flow.may_send or flow.closed):
                     if self._side.loop is None:
-                        self._side.drive_until(lambda: flow.may_send or flow.closed)
-                        break
+                        self._side.drive_until(lambda: flow.may_send or flow.closed or bool(self._nested))
+                        await self._serve_nested()
+                        continue
                     news.clear()
                     await news.wait()
                 if flow.closed:
