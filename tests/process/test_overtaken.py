@@ -110,6 +110,17 @@ def test_a_call_that_is_cancelled_before_the_worker_looks_at_it_leaves_the_worke
     assert run(main()) == 7
 
 
+def test_a_call_behind_one_that_is_cancelled_goes_out() -> None:
+    """It waited for the next answer, which may not come before it has gone out."""
+
+    async def main() -> int:
+        with file() as handed:
+            async with overtaken.Asker.start(Here()) as worker:
+                return await worker.cancel_the_one_in_front(handed)
+
+    assert run(main()) == 9
+
+
 # In the monitor ------------------------------------------------------------------------------------------------------
 
 

@@ -113,6 +113,9 @@ class Asking:
     def answered(self, out: Outgoing) -> None:
         """There may be room for the next ones."""
         self._size -= out.size
+        self._begin_more()
+
+    def _begin_more(self) -> None:
         while self._later and self._has_room_for(self._later[0]):
             one = self._later.popleft()
             try:
@@ -137,6 +140,8 @@ class Asking:
         elif one in self._later:
             self._later.remove(one)
             one.fail(None)
+            self._begin_more()  # it may have been all that those behind it waited for
+            self._side.flush()
 
     def wait_for(self, is_over: Callable[[], bool]) -> None:
         """Read until it is, and serve nothing meanwhile."""
