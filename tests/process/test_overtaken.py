@@ -121,6 +121,18 @@ def test_a_call_behind_one_that_is_cancelled_goes_out() -> None:
     assert run(main()) == 9
 
 
+@pytest.mark.parametrize(("size", "files"), [(9 << 20, 0), (0, 12)])
+def test_a_large_call_and_small_ones_do_not_wait_for_each_other(size: int, files: int) -> None:
+    """They did for the end of all others: a stream may last as long as the worker."""
+
+    async def main() -> int:
+        with file() as handed:
+            async with overtaken.Asker.start(Here()) as worker:
+                return await worker.keep_beside(size, [handed] * files)
+
+    assert run(main()) == 1 + size + files
+
+
 # In the monitor ------------------------------------------------------------------------------------------------------
 
 

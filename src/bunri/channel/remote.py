@@ -20,9 +20,10 @@ from bunri.wire.frames import FrameKind
 if TYPE_CHECKING:
     from bunri.channel.serving import WorkerSide
 
-# Of the calls that are out, beside a single one: less than the least `memory` and `open_files` that workers work with.
+# Of the calls that are out, beside a single one and small ones: less than the least `memory` and `open_files` that workers work with.
 _BYTES = 8 << 20
 _DESCRIPTORS = 8
+_SMALL = 1 << 10  # bytes
 
 
 class Asked:
@@ -50,7 +51,7 @@ class Asked:
         self.call, self.blocks = call, blocks
         self.stub: object = None  # kept while it waits: a stub that is collected gives its number back
         self.encoded: Encoded | None = None
-        self.size, self.handles = 0, _DESCRIPTORS  # until it is encoded
+        self.size, self.handles = 0, _DESCRIPTORS  # until it is encoded; what is small has none
         self.out: Outgoing | None = None
         self.error: BaseException | None = None
         self.begun: Callable[[], None] | None = None
@@ -58,7 +59,8 @@ class Asked:
     def encode(self, side: WorkerSide) -> None:
         """UsageError for what the method does not take, OSError where there is no room for copies of its files."""
         self.encoded = body, blobs, sink = side.encoded(self.method, self.args)
-        self.size = len(body) + sum(len(data) for _, data in blobs)
+        size = len(body) + sum(len(data) for _, data in blobs)
+        self.size = size if size > _SMALL else 0
         self.handles = len(sink.descriptors) if sink is not None else 0
 
     def gone(self) -> None:
@@ -156,9 +158,10 @@ class Asking:
         pending = self._side.pending
         if not pending:
             return True
-        if len(pending) >= MOST_ASKED or self._size + one.size > _BYTES:
+        if len(pending) >= MOST_ASKED or (one.size and self._size and self._size + one.size > _BYTES):
             return False
-        return not one.handles or sum(out.handles for out in pending.values()) + one.handles <= _DESCRIPTORS
+        under_way = sum(out.handles for out in pending.values()) if one.handles else 0
+        return not under_way or under_way + one.handles <= _DESCRIPTORS
 
     def _begin(self, one: Asked) -> None:
         one.out = self._side.begin(one.number, one.method, (), blocks=one.blocks, call=one.call, encoded=one.encoded)
