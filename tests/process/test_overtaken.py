@@ -133,6 +133,15 @@ def test_a_large_call_and_small_ones_do_not_wait_for_each_other(size: int, files
     assert run(main()) == 1 + size + files
 
 
+def test_files_that_wait_leave_room_for_those_that_come_back() -> None:
+    async def main() -> int:
+        with file() as handed:
+            async with overtaken.Asker.start(Here()) as worker:
+                return await worker.have_back(handed, 5 * worker.process.policy.settled().open_files)
+
+    assert run(main()) == 320
+
+
 # In the monitor ------------------------------------------------------------------------------------------------------
 
 

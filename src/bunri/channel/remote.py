@@ -7,14 +7,17 @@ So a call that would be too much waits in the worker, in its order, and goes out
 from __future__ import annotations
 
 import errno
+import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from bunri.calls import Call
 from bunri.channel.conversation import MOST_ASKED, Blocks, Encoded, Outgoing
+from bunri.channel.link import close_all
 from bunri.errors import BunriError, InternalError
 from bunri.wire import MethodContract
+from bunri.wire.bounds import HANDLES
 from bunri.wire.frames import FrameKind
 
 if TYPE_CHECKING:
@@ -63,6 +66,12 @@ class Asked:
         self.size = size if size > _SMALL else 0
         self.handles = len(sink.descriptors) if sink is not None else 0
 
+    def take_back(self) -> None:
+        """Its files are copied when it goes out."""
+        if self.encoded is not None and self.encoded[2] is not None:
+            self.encoded[2].close()
+        self.encoded = None
+
     def gone(self) -> None:
         """What it was made of is no longer needed."""
         self.encoded, self.args, self.stub = None, (), None
@@ -107,6 +116,8 @@ class Asking:
             # Copies of its files are made when there is room for them: those of others are closed when they have gone out.
         if self._later or one.encoded is None or not self._has_room_for(one):
             one.stub = self._side.stub_of(number)
+            if one.handles and one.encoded is not None and not self._leaves_room():
+                one.take_back()
             self._later.append(one)
         else:
             self._begin(one)
@@ -162,6 +173,19 @@ class Asking:
             return False
         under_way = sum(out.handles for out in pending.values()) if one.handles else 0
         return not under_way or under_way + one.handles <= _DESCRIPTORS
+
+    def _leaves_room(self) -> bool:
+        """Whether copies that wait leave room for what comes with an answer: for one that it had no room for the worker
+        would be ended."""
+        taken: list[int] = []
+        try:
+            for _ in range(HANDLES):
+                taken.append(os.dup(self._side.link.number))
+        except OSError:
+            return False
+        finally:
+            close_all(taken)
+        return True
 
     def _begin(self, one: Asked) -> None:
         one.out = self._side.begin(one.number, one.method, (), blocks=one.blocks, call=one.call, encoded=one.encoded)
