@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import mmap
 import os
 import socket
 import sys
@@ -117,6 +118,29 @@ class Fails(bunri.Compartment):
 
     def ping(self) -> int:
         return 1
+
+
+class Choosy(bunri.Compartment):
+    """`__init__` raises for some."""
+
+    def __init__(self, wanted: str) -> None:
+        if wanted != "me":
+            raise ValueError("somebody else")
+
+    def ping(self) -> int:
+        return 1
+
+
+class Wide(bunri.Compartment):
+    """May have much memory, and has it, but for what is in it."""
+
+    policy = bunri.Policy(memory="16G")
+
+    def __init__(self) -> None:
+        self._memory: mmap.mmap | None = None
+
+    def grow(self, size: int) -> None:
+        self._memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 class Dies(bunri.Compartment):

@@ -172,6 +172,29 @@ def test_a_worker_that_writes_everywhere_costs_spares_nothing(monkeypatch: pytes
     assert not written._pages
 
 
+def test_a_worker_with_much_memory_holds_nobody_up() -> None:
+    """It is looked at by whoever ends it, be that a loop: half a second for 32 GiB of nothing, and as much memory as that takes."""
+    found = spares_of(parts.Wide)
+    with parts.Wide.start() as worker:
+        template, pid = found._template.pid, worker.process.pid
+        assert ahead.Written().learn(template, pid) is not None
+        worker.grow(1 << 30)
+        assert ahead.Written().learn(template, pid) is None
+
+
+def test_a_refused_start_does_not_end_the_spares() -> None:
+    """Whether `__init__` raises may be for a peer to choose: the starts of all others would be slow from then on."""
+    for _ in range(2):
+        with parts.Choosy.start("me"):
+            pass
+    found = program.current().role_for(parts.Choosy).template_for(parts.Choosy, parts.Choosy.policy).spares
+    until_ready(found)
+    with pytest.raises(bunri.RemoteError, match="somebody else"), parts.Choosy.start("you"):
+        pass
+    until_ready(found)
+    assert not found._closed
+
+
 def test_a_loop_takes_a_spare() -> None:
     ready = {worker.pid for worker in spares_of(parts.Plain)._waiting}
 

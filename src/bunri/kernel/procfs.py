@@ -7,6 +7,7 @@ has gone to another. proc_pid_status(5) and its neighbours describe the files.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -272,9 +273,9 @@ def memory(directory: int) -> dict[str, int]:
     return found
 
 
-def private_pages(directory: int) -> Iterator[tuple[int, bool]]:
+def private_pages(directory: int, most: int) -> Iterator[tuple[int, bool]]:
     """The pages that are there of its private writable memory: (address, whether no other process has it). EACCES without
-    ptrace rights. Documentation/admin-guide/mm/pagemap.rst."""
+    ptrace rights, E2BIG where more than `most` could be there. Documentation/admin-guide/mm/pagemap.rst."""
     page = os.sysconf("SC_PAGE_SIZE")
     fd = os.open("pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
@@ -283,6 +284,9 @@ def private_pages(directory: int) -> Iterator[tuple[int, bool]]:
             if rights != b"rw-p":
                 continue
             start, end = (int(word, 16) for word in span.split(b"-"))
+            most -= (end - start) // page
+            if most < 0:
+                raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
             entries = array("Q", os.pread(fd, (end - start) // page * 8, start // page * 8))
             for index, entry in enumerate(entries):
                 if entry & _PRESENT and not entry & _OF_FILE:

@@ -17,6 +17,9 @@ from bunri.kernel import procfs
 
 LESSONS = 4  # workers of one template that are learned from
 MOST = 1024  # pages
+LOOKED_AT = (
+    1 << 16
+)  # pages of address space: a worker may have as much of it as its `memory`, and each takes time to look at
 
 
 class Written:
@@ -34,7 +37,7 @@ class Written:
         try:
             written = {address for address, own in _pages_of(worker) if own}
             written &= {address for address, _ in _pages_of(template)}
-        except OSError:  # not for this user to read, or it has just ended
+        except OSError:  # not for this user to read, too much to look at, or it has just ended
             return None
         if len(written) > MOST:
             return None
@@ -45,7 +48,7 @@ class Written:
 def _pages_of(pid: int) -> list[tuple[int, bool]]:
     directory = procfs.open_process(pid)
     try:
-        return list(procfs.private_pages(directory))
+        return list(procfs.private_pages(directory, LOOKED_AT))
     finally:
         os.close(directory)
 

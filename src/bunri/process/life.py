@@ -274,9 +274,11 @@ class Worker(Behind):
 
     def end_it(self) -> None:
         if self._forked:
-            if self.init is not None and self.init.done:
-                self.template.spares.learn_from(self)
-            self._send_kill()
+            try:
+                if self.init is not None and self.init.done:
+                    self.template.spares.learn_from(self)
+            finally:
+                self._send_kill()
 
     def _send_kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -175,8 +175,9 @@ class Spares:
         worker.side.read_in_background()
 
     def _forget(self, worker: Worker) -> None:
-        """It has ended. One that never was ready is not tried again and again: the next start will say why."""
+        """It has ended. One that never was ready is not tried again and again: the next start will say why. What ended one
+        that was taken, as its `__init__` may, says nothing of the next."""
         with self._template.program.lock:
-            self._closed = self._closed or worker.start_failure() is not None
+            self._closed = self._closed or (worker.init is None and worker.start_failure() is not None)
             if worker in self._waiting:
                 self._waiting.remove(worker)
