@@ -29,6 +29,7 @@ class Here(overtaken.Desk):
         self.ended: list[int] = []
         self._word = asyncio.Event()
         self.thinks = 0.3  # seconds
+        self.streams, self.most_streams = 0, 0
 
     async def think(self, number: int) -> int:
         self.begun.append(number)
@@ -50,8 +51,11 @@ class Here(overtaken.Desk):
         return file
 
     async def ones(self, count: int) -> AsyncIterator[int]:
+        self.streams += 1
+        self.most_streams = max(self.streams, self.most_streams)
         for _ in range(count):
             yield 1
+        self.streams -= 1
 
     async def leaf(self) -> overtaken.Leaf:
         return LeafHere()
@@ -194,9 +198,12 @@ def test_a_service_is_called_while_it_gives_a_stream() -> None:
     assert _ended(worker, bunri.call(worker.sum_up, 100)) == 100
 
 
-def test_several_streams_of_a_service_are_taken_together() -> None:
-    worker = overtaken.Asker.start(Here())
+def test_several_streams_of_a_service_are_taken_one_after_the_other() -> None:
+    """One call of a method at a time (THREATS 10), here as on a loop."""
+    here = Here()
+    worker = overtaken.Asker.start(here)
     assert _ended(worker, bunri.call(worker.sum_up_together, 100, 5)) == 500
+    assert here.most_streams == 1
 
 
 def test_ctrl_c_in_a_service_is_the_programs() -> None:

@@ -279,15 +279,26 @@ class Services:
     async def _task_and_nested(self, request: _Request, args: tuple[Any, ...]) -> None:
         import asyncio  # on whose loop this runs
 
-        await self._task(request, args)
+        await self._task_alone(request, args)
         await self._serve_nested()
         this = asyncio.current_task()
         if this is not None and this.cancelling():  # by Ctrl-C: the method was stopped, and so is the program's call
             raise asyncio.CancelledError
 
+    async def _task_alone(self, request: _Request, args: tuple[Any, ...]) -> None:
+        self._enter(request)
+        try:
+            await self._task(request, args)
+        finally:
+            self._leave(request)
+
+    def _next_nested(self) -> _Request | None:
+        """The first whose turn it is: one that is inside itself is not."""
+        return next(filter(self._may_begin, self._nested), None)
+
     async def _serve_nested(self) -> None:
-        while self._nested:
-            request = self._nested.popleft()
+        while (request := self._next_nested()) is not None:
+            self._nested.remove(request)
             self._let_go(request)
             if self._closed or self._side.worker.is_over:
                 request.drop()
@@ -297,7 +308,7 @@ class Services:
             except ProtocolError as fault:
                 self._side.broken(fault)
             else:
-                await self._task(request, args)
+                await self._task_alone(request, args)
 
     def _queue(self, request: _Request) -> None:
         """An `async def` method, on the program's loop: now, or when those before it have ended."""
@@ -312,6 +323,14 @@ class Services:
         limits = request.method.limits
         most = limits.concurrent if limits is not None and limits.concurrent is not None else 1
         return self._running.get(request.key, 0) < most
+
+    def _enter(self, request: _Request) -> None:
+        self._running[request.key] = self._running.get(request.key, 0) + 1
+
+    def _leave(self, request: _Request) -> None:
+        self._running[request.key] -= 1
+        if not self._running[request.key]:
+            del self._running[request.key]  # else every object that the worker ever had would leave something here
 
     def _hold(self, request: _Request) -> None:
         self._held += request.size
@@ -328,7 +347,7 @@ class Services:
             request.drop()
             raise ProtocolError(f"two calls with number {request.number} at one time")
         args = request.arguments()
-        self._running[request.key] = self._running.get(request.key, 0) + 1
+        self._enter(request)
         self._tasks[request.number] = self._side.loop.create_task(self._task_in_turn(request, args))
 
     async def _task_in_turn(self, request: _Request, args: tuple[Any, ...]) -> None:
@@ -337,9 +356,7 @@ class Services:
         finally:
             self._let_go(request)
             self._tasks.pop(request.number, None)
-            self._running[request.key] -= 1
-            if not self._running[request.key]:
-                del self._running[request.key]  # else every object that the worker ever had would leave something here
+            self._leave(request)
             self._begin_next(request.key)
 
     def _begin_next(self, key: tuple[int, int]) -> None:
@@ -455,7 +472,7 @@ class Services:
                 self._side.flush()
                 while not (flow.may_send or flow.closed):
                     if self._side.loop is None:
-                        self._side.drive_until(lambda: flow.may_send or flow.closed or bool(self._nested))
+                        self._side.drive_until(lambda: flow.may_send or flow.closed or self._next_nested() is not None)
                         await self._serve_nested()
                         continue
                     news.clear()
