@@ -54,8 +54,8 @@ class Asker(bunri.Compartment):
     def now(self) -> int:
         return 7
 
-    def be_busy(self, seconds: float) -> None:
-        time.sleep(seconds)
+    def rows(self, count: int) -> Iterator[int]:
+        yield from range(count)
 
     async def cancel_the_second(self) -> int:
         """Both are in the monitor when it is cancelled."""
@@ -109,6 +109,15 @@ class Asker(bunri.Compartment):
             return sum([each async for each in self._desk.ones(count)])
 
         return sum(await asyncio.gather(*[one() for _ in range(times)]))
+
+    async def leave_the_second(self, count: int) -> int:
+        """Of three streams of one method, which are given one after the other."""
+        first = self._desk.ones(count)
+        found = await anext(first)
+        second = asyncio.ensure_future(anext(self._desk.ones(count)))
+        await asyncio.sleep(0.05)
+        second.cancel()
+        return found + sum([each async for each in first]) + sum([each async for each in self._desk.ones(count)])
 
     async def touch_leaves(self, count: int) -> int:
         return sum([await (await self._desk.leaf()).touch() for _ in range(count)])

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
 
@@ -158,6 +159,14 @@ def test_a_call_that_is_cancelled_while_it_waits_for_its_turn_is_not_begun() -> 
     assert run(main()) == (4, [1, 3])
 
 
+def test_a_stream_that_is_left_before_it_has_begun_does_not_hold_up_the_next() -> None:
+    async def main() -> int:
+        async with overtaken.Asker.start(Here()) as worker:
+            return await worker.leave_the_second(100)
+
+    assert run(main()) == 200
+
+
 def test_a_call_that_travels_with_its_cancellation_does_not_hold_up_the_next() -> None:
     """One call of a method at a time: without its cancellation it would be ended by nobody."""
 
@@ -204,6 +213,20 @@ def test_several_streams_of_a_service_are_taken_one_after_the_other() -> None:
     worker = overtaken.Asker.start(here)
     assert _ended(worker, bunri.call(worker.sum_up_together, 100, 5)) == 500
     assert here.most_streams == 1
+
+
+def test_a_stream_that_is_left_before_the_worker_looks_at_it_does_not_hold_it_up() -> None:
+    """It gave what it had credit for, and waited for more."""
+    here = Here()
+    worker = overtaken.Asker.start(here)
+    waiting = threading.Thread(target=bunri.call(worker.block_once).exception, daemon=True)
+    waiting.start()
+    while not here.begun:
+        time.sleep(0.01)
+    iter(worker.rows(1000)).close()  # type: ignore[attr-defined]
+    assert bunri.call(worker.now).result(10) == 7
+    worker.close()
+    waiting.join()
 
 
 def test_ctrl_c_in_a_service_is_the_programs() -> None:

@@ -403,8 +403,20 @@ class Conversation(ABC):
         flow = self.outflows.get(message.call)
         if flow is not None and not flow.closed:
             flow.close()
+        elif self.waiting:  # the call that begins it may stand there
+            self._on_call(message, [])
         else:
+            self.leave_stream(message.call)
+
+    def leave_stream(self, number: int) -> None:
+        """The other side wants no more of a stream, which may not have begun: then it does not begin."""
+        flow = self.outflows.get(number)
+        if flow is None:
+            self.cancel(number)
+        elif flow.closed:
             self.on_stale()
+        else:
+            flow.close()
 
     def _on_freed(self, message: Message, descriptors: list[int]) -> None:
         if self.arena is None:

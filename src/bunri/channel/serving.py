@@ -199,6 +199,9 @@ class WorkerSide(Conversation):
         if message.kind is FrameKind.CANCEL:
             self.cancel(message.call)
             return
+        if message.kind is FrameKind.CLOSE:
+            self.leave_stream(message.call)
+            return
         if message.obj or message.method >= len(self._contract.methods):
             close_all(descriptors)
             raise ProtocolError(f"a call of method {message.method} of object {message.obj}")
@@ -251,8 +254,11 @@ class WorkerSide(Conversation):
 
     def _give(self, call: int, method: MethodContract, items: Iterator[Any]) -> None:
         flow = self.outflows[call] = Outflow()
+        for message, _ in self.waiting:  # it may have been left already; what comes from now on is read below
+            if message.kind is FrameKind.CLOSE and message.call == call:
+                flow.close()
         try:
-            for item in items:
+            for item in items if not flow.closed else ():
                 self._give_one(call, method, flow, item)
                 self.flush()  # the next item may take long to come
                 while not (flow.may_send or flow.closed):

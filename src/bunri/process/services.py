@@ -175,6 +175,9 @@ class Services:
                 if message.kind is FrameKind.CANCEL:
                     side.cancel(message.call)
                     continue
+                if message.kind is FrameKind.CLOSE:
+                    side.leave_stream(message.call)
+                    continue
                 self._serve(self._admit(message, descriptors))
             except ProtocolError as fault:
                 side.broken(fault)
