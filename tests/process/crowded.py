@@ -15,6 +15,13 @@ class Taker(bunri.Service):
 
     def rows(self, count: int) -> AsyncIterator[int]: ...
 
+    @bunri.limit(concurrent=256)
+    async def hold(self, file: bunri.File) -> int: ...
+
+    async def go_on(self) -> None: ...
+
+    def note(self, data: bytes) -> None: ...
+
 
 class Together(bunri.Compartment):
     """Holds what it is handed until it is told to go on, or for good."""
@@ -77,6 +84,18 @@ class Asker(bunri.Compartment):
             return sum([row async for row in self._taker.rows(count)])
 
         return sum(await asyncio.gather(*[all_of_one() for _ in range(times)]))
+
+    async def held_until_told(self, file: bunri.File, times: int) -> int:
+        """What is held has an answer when the last call has come."""
+        held = [bunri.call(self._taker.hold, file) for _ in range(times)]
+        await self._taker.go_on()
+        return sum(await asyncio.gather(*held))
+
+    async def in_order(self, large: bytes, times: int) -> None:
+        """Large and small ones of one method; and of a `def` method, which is answered on the way."""
+        calls = [bunri.call(self._taker.size, large if n % 3 == 0 else b"x" * n) for n in range(times)]
+        notes = [bunri.call(self._taker.note, large if n % 3 == 0 else b"x" * n) for n in range(times)]
+        await asyncio.gather(*calls, *notes)
 
     async def size_of_the_first(self, times: int) -> int:
         """The others are cancelled before they have gone out, most of them."""

@@ -24,14 +24,29 @@ class Here(crowded.Taker):
 
     def __init__(self, first_takes: float = 0.0) -> None:
         self.asked = 0
+        self.sizes: list[int] = []
+        self.notes: list[int] = []
         self._first_takes = first_takes
+        self._go = asyncio.Event()
 
     async def take(self, file: bunri.File) -> int:
         await self._think()
         file.close()
         return 1
 
+    async def hold(self, file: bunri.File) -> int:
+        await self._go.wait()
+        file.close()
+        return 1
+
+    async def go_on(self) -> None:
+        self._go.set()
+
+    def note(self, data: bytes) -> None:
+        self.notes.append(len(data))
+
     async def size(self, data: bytes) -> int:
+        self.sizes.append(len(data))
         await self._think()
         return len(data)
 
@@ -219,3 +234,27 @@ def test_a_call_that_was_cancelled_in_the_worker_does_not_go_out() -> None:
         return here.asked
 
     assert asyncio.run(asyncio.wait_for(main(), 60)) < 300
+
+
+@pytest.mark.parametrize("times", [48, 100])
+def test_calls_that_wait_for_room_are_passed_by(times: int) -> None:
+    """Else those that hold it would wait for a call that waits behind them. So many are with the service at one time as its
+    worker may have open, less those that come with an answer."""
+
+    async def main() -> int:
+        with file() as handed:
+            async with crowded.Asker.start(Here()) as worker:
+                return await worker.held_until_told(handed, times)
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == times
+
+
+def test_calls_of_one_method_keep_their_order_whatever_waits() -> None:
+    async def main() -> Here:
+        here = Here(0.3)
+        async with crowded.Asker.start(here) as worker:
+            await worker.in_order(bytes(3 << 20), 30)
+        return here
+
+    here = asyncio.run(asyncio.wait_for(main(), 60))
+    assert here.sizes == here.notes == [3 << 20 if n % 3 == 0 else n for n in range(30)]

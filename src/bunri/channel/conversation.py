@@ -8,6 +8,7 @@ ProtocolError; the side ends the conversation for it, and nothing is repaired.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import threading
 from abc import ABC, abstractmethod
@@ -15,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from bunri.calls import Call
 from bunri.channel import faults
@@ -39,13 +40,26 @@ from bunri.wire.frames import (
 )
 from bunri.wire.handles import Sink, Source
 
+if TYPE_CHECKING:
+    import asyncio
+
 NOT_IN_ARENA = 0xFFFFFFFF
 BLOB_CHUNK = 0x100  # CHUNK messages of a blob: BLOB_CHUNK + the argument's position
+FEWEST_OPEN = 8  # descriptors: the least that a policy gives a worker
 MOST_ASKED = 256  # calls of services of one worker that are not answered; more are an attack
 MOST_WAITING = 2048  # calls of the other side that stand in the queue; more are an attack
 
 
 _CARRIERS = frozenset({FrameKind.START, FrameKind.CALL, FrameKind.REPLY, FrameKind.ITEM})  # of descriptors
+
+
+def cancel_task(task: asyncio.Task[None], loop: asyncio.AbstractEventLoop) -> None:
+    """Stop what answers a call: once it has begun, for one that was cancelled before would run none of its code, and so
+    never answer."""
+    if inspect.getcoroutinestate(cast(Any, task.get_coro())) == inspect.CORO_CREATED:
+        loop.call_soon(task.cancel)
+    else:
+        task.cancel()
 
 
 class Blocks(Enum):

@@ -1,7 +1,9 @@
 """Runs in: the worker. Its calls of services: what stands behind a service's stub, and which calls wait here.
 
 The monitor holds what a worker asks for until it is answered, and ends a worker that asks for more than that (LIMITS).
-So a call that would be too much waits in the worker, in its order, and goes out when another one is answered.
+So a call that would be too much waits in the worker, and goes out when another one is answered: those beyond so many
+in their order; those for whose bytes or descriptors there is no room are passed by, as by calls of other methods that
+an `async def` method would let pass anyway.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from bunri.calls import Call
-from bunri.channel.conversation import MOST_ASKED, Blocks, Encoded, Outgoing
+from bunri.channel.conversation import FEWEST_OPEN, MOST_ASKED, Blocks, Encoded, Outgoing
 from bunri.channel.link import close_all
 from bunri.errors import BunriError, InternalError
 from bunri.wire import MethodContract
@@ -23,9 +25,7 @@ from bunri.wire.frames import FrameKind
 if TYPE_CHECKING:
     from bunri.channel.serving import WorkerSide
 
-# Of the calls that are out, beside a single one and small ones: less than the least `memory` and `open_files` that workers work with.
-_BYTES = 8 << 20
-_DESCRIPTORS = 8
+_BYTES = 8 << 20  # of the calls that are out, beside a single one and small ones
 _SMALL = 1 << 10  # bytes
 
 
@@ -54,10 +54,14 @@ class Asked:
         self.call, self.blocks = call, blocks
         self.stub: object = None  # kept while it waits: a stub that is collected gives its number back
         self.encoded: Encoded | None = None
-        self.size, self.handles = 0, _DESCRIPTORS  # until it is encoded; what is small has none
+        self.size, self.handles = 0, FEWEST_OPEN  # until it is encoded; what is small has none
         self.out: Outgoing | None = None
         self.error: BaseException | None = None
         self.begun: Callable[[], None] | None = None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.number, self.method.number
 
     def encode(self, side: WorkerSide) -> None:
         """UsageError for what the method does not take, OSError where there is no room for copies of its files."""
@@ -93,7 +97,8 @@ class Asking:
 
     def __init__(self, side: WorkerSide) -> None:
         self._side = side
-        self._later: deque[Asked] = deque()
+        self._later: deque[Asked] = deque()  # beyond so many
+        self._crowded: list[Asked] = []  # those for whose bytes or descriptors there is no room
         self._size = 0  # bytes of the arguments of those that are out
 
     def ask(
@@ -111,16 +116,16 @@ class Asking:
         try:
             one.encode(self._side)
         except OSError as fault:
-            if fault.errno != errno.EMFILE or not self._side.pending:
+            if not self._lacks_room(fault):
                 raise
-            # Copies of its files are made when there is room for them: those of others are closed when they have gone out.
-        if self._later or one.encoded is None or not self._has_room_for(one):
-            one.stub = self._side.stub_of(number)
-            if one.handles and one.encoded is not None and not self._leaves_room():
-                one.take_back()
+        if self._later or len(self._side.pending) >= MOST_ASKED:
+            self._keep(one)
             self._later.append(one)
-        else:
+        elif one.encoded is not None and self._may_begin(one, self._crowded):
             self._begin(one)
+        else:
+            self._keep(one)
+            self._crowded.append(one)
         return one
 
     def answered(self, out: Outgoing) -> None:
@@ -128,21 +133,13 @@ class Asking:
         self._size -= out.size
         self._begin_more()
 
-    def _begin_more(self) -> None:
-        while self._later and self._has_room_for(self._later[0]):
-            one = self._later.popleft()
-            try:
-                if one.encoded is None:
-                    one.encode(self._side)
-            except (BunriError, OSError) as fault:
-                one.fail(fault)
-                continue
-            self._begin(one)
-
     def end_all(self, error: BaseException) -> None:
         """The conversation is over."""
-        while self._later:
-            self._later.popleft().fail(error)
+        waiting = [*self._crowded, *self._later]
+        self._crowded.clear()
+        self._later.clear()
+        for one in waiting:
+            one.fail(error)
 
     def withdraw(self, one: Asked) -> None:
         """The caller no longer wants the answer."""
@@ -150,8 +147,8 @@ class Asking:
             if one.out.number in self._side.pending:
                 self._side.post(FrameKind.CANCEL, call=one.out.number)
                 self._side.flush()
-        elif one in self._later:
-            self._later.remove(one)
+        elif one in self._later or one in self._crowded:
+            (self._later if one in self._later else self._crowded).remove(one)
             one.fail(None)
             self._begin_more()  # it may have been all that those behind it waited for
             self._side.flush()
@@ -165,14 +162,50 @@ class Asking:
             side.flush()
         side.work_soon()
 
-    def _has_room_for(self, one: Asked) -> bool:
+    def _begin_more(self) -> None:
+        """Those that may, in the order in which they were asked."""
+        still: list[Asked] = []
+        for one in self._crowded:
+            if not (len(self._side.pending) < MOST_ASKED and self._may_begin(one, still) and self._has_begun(one)):
+                still.append(one)
+        self._crowded = [one for one in still if one.error is None]
+        while self._later and len(self._side.pending) < MOST_ASKED:
+            one = self._later.popleft()
+            if not (self._may_begin(one, self._crowded) and self._has_begun(one)) and one.error is None:
+                self._crowded.append(one)
+
+    def _may_begin(self, one: Asked, before: list[Asked]) -> bool:
+        """Whether there is room for it, and it passes none of those `before` that nobody passes: `def` methods are served in
+        the order of their calls, and calls of one method are begun in that order."""
+        if any(each.key == one.key or not each.method.kind.is_async for each in before):
+            return False
         pending = self._side.pending
-        if not pending:
-            return True
-        if len(pending) >= MOST_ASKED or (one.size and self._size and self._size + one.size > _BYTES):
+        if one.size and self._size and self._size + one.size > _BYTES:
             return False
         under_way = sum(out.handles for out in pending.values()) if one.handles else 0
-        return not under_way or under_way + one.handles <= _DESCRIPTORS
+        return not under_way or under_way + one.handles <= self._side.most_under_way()
+
+    def _has_begun(self, one: Asked) -> bool:
+        """Begin it; False where that fails, or there is no room yet for copies of its files."""
+        try:
+            if one.encoded is None:
+                one.encode(self._side)
+        except (BunriError, OSError) as fault:
+            if not self._lacks_room(fault):
+                one.fail(fault)
+            return False
+        self._begin(one)
+        return True
+
+    def _lacks_room(self, fault: Exception) -> bool:
+        """Whether copies of files may be made later: those for other calls are closed when these have gone out."""
+        return isinstance(fault, OSError) and fault.errno == errno.EMFILE and bool(self._side.pending)
+
+    def _keep(self, one: Asked) -> None:
+        """It waits."""
+        one.stub = self._side.stub_of(one.number)
+        if one.handles and one.encoded is not None and not self._leaves_room():
+            one.take_back()
 
     def _leaves_room(self) -> bool:
         """Whether copies that wait leave room for what comes with an answer: for one that it had no room for the worker

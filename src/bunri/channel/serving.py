@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from bunri.channel import faults
 from bunri.channel.arena import Arena
-from bunri.channel.conversation import Conversation
+from bunri.channel.conversation import FEWEST_OPEN, Conversation, cancel_task
 from bunri.channel.handles import IncomingHandles, OutgoingHandles
 from bunri.channel.link import Link, close_all
 from bunri.channel.remote import Asking, RemoteService
 from bunri.channel.streams import Outflow
 from bunri.channel.target import make_stub, target_of
 from bunri.errors import ProtocolError, UsageError
+from bunri.kernel import rlimit
 from bunri.wire import Contract, Kind, MethodContract
+from bunri.wire.bounds import HANDLES
 from bunri.wire.frames import (
     HEADER_SIZE,
     LARGEST_PACKET,
@@ -109,8 +111,12 @@ class WorkerSide(Conversation):
             begin()
             self.work()
         except BaseException as fault:  # the loop would go on, without what was in the packet
-            sys.excepthook(type(fault), fault, fault.__traceback__)
-            self.leave(1)
+            self.fail(fault)
+
+    def fail(self, fault: BaseException) -> NoReturn:
+        """What its own code raised is its end."""
+        sys.excepthook(type(fault), fault, fault.__traceback__)
+        self.leave(1)
 
     def _feed_first(self, packet: bytes, descriptors: list[int]) -> None:
         """Take the rest of a packet. Its calls came before those that stand in the queue already, read while one of its own
@@ -323,7 +329,12 @@ class WorkerSide(Conversation):
     def cancel(self, number: int) -> None:
         task = self._tasks.get(number)
         if task is not None and self._loop is not None:
-            self._loop.call_soon(task.cancel)  # one that was cancelled before it has begun would never answer
+            cancel_task(task, self._loop)
+
+    def most_under_way(self) -> int:
+        """How many descriptors may be with calls of services that are not answered: the monitor takes as many as the worker may
+        have, and some come with answers."""
+        return max(FEWEST_OPEN, rlimit.get("NOFILE")[0] - HANDLES)
 
     def refuse_other_threads(self) -> None:
         """UsageError where another thread than that which serves would call a service."""

@@ -17,9 +17,7 @@ from bunri.kernel import procfs
 
 LESSONS = 4  # workers of one template that are learned from
 MOST = 1024  # pages
-LOOKED_AT = (
-    1 << 16
-)  # pages of address space: a worker may have as much of it as its `memory`, and each takes time to look at
+LOOKED_AT = 1 << 16  # pages of address space: a worker may have as much of it as it likes, and each takes time
 
 
 class Written:

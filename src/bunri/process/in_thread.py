@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from bunri.channel import arena as arenas
 from bunri.channel.arena import Arena
-from bunri.channel.conversation import Outgoing
+from bunri.channel.conversation import FEWEST_OPEN, Outgoing
 from bunri.channel.link import Link
 from bunri.channel.serving import WorkerSide
 from bunri.compartment import Compartment
@@ -34,6 +34,7 @@ from bunri.process.refusals import CLOSED
 from bunri.process.serving import MonitorSide
 from bunri.process.worker import gives_descriptors, is_asynchronous, takes_descriptors
 from bunri.wire import Contract, contract_of
+from bunri.wire.bounds import HANDLES
 
 log = logging.getLogger("bunri.testing")
 
@@ -49,6 +50,7 @@ class ThreadSide(WorkerSide):
     """The worker's end of the channel, where leaving must not end the process."""
 
     gone = False
+    open_files = 0  # of its policy, which nothing enforces here but the monitor
 
     def serve(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Until the other end is closed."""
@@ -73,6 +75,14 @@ class ThreadSide(WorkerSide):
         except (BrokenPipeError, ConnectionError):
             self.gone = True
             return True
+
+    def most_under_way(self) -> int:
+        return max(FEWEST_OPEN, self.open_files - HANDLES)
+
+    def fail(self, fault: BaseException) -> NoReturn:
+        if isinstance(fault, Left):
+            raise fault
+        super().fail(fault)
 
     def _have_turn(self, begin: Callable[[], object]) -> None:
         try:
@@ -99,6 +109,7 @@ class InThread(Behind):
         self._far = ThreadSide(
             Link(theirs, takes=takes_descriptors(contract)), Arena.of_worker(far_arena), contract, cls
         )
+        self._far.open_files = policy.settled().open_files
         self._code = 0
         self.thread = threading.Thread(target=self._work, name=f"unconfined {cls.__qualname__}", daemon=True)
         self.side.let_through()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bunri.channel import faults
-from bunri.channel.conversation import MOST_ASKED
+from bunri.channel.conversation import MOST_ASKED, cancel_task
 from bunri.channel.handles import IncomingHandles, OutgoingHandles
 from bunri.channel.link import close_all
 from bunri.channel.streams import Outflow
@@ -123,7 +123,7 @@ class Services:
         if task is not None:
             if self._side.loop is None or task.cancelling():
                 return False
-            self._side.loop.call_soon(task.cancel)  # one that was cancelled before it has begun would never answer
+            cancel_task(task, self._side.loop)
             return True
         request = self._in_line.pop(number, None)
         if request is None:
