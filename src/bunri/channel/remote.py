@@ -25,8 +25,8 @@ from bunri.wire.frames import FrameKind
 if TYPE_CHECKING:
     from bunri.channel.serving import WorkerSide
 
-_BYTES = 8 << 20  # of the calls that are out, beside a single one and small ones
-_SMALL = 1 << 10  # bytes
+_BYTES = 4 << 20  # of the calls that are out, beside a single one and small ones
+_SMALL = 16 << 10  # bytes: so many calls of them are no more than that either
 
 
 class Asked:
