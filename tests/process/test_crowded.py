@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import crowded
+import parts
 import pytest
 from marked import Mark
 
@@ -133,6 +135,22 @@ def test_a_file_that_is_closed_already_is_the_calls_failure() -> None:
                 await call
 
     asyncio.run(main())
+
+
+def test_a_call_beyond_the_window_fails_where_its_file_cannot_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would ever have answered it: whoever read the answer before it met the error."""
+    monkeypatch.setattr(serving, "WINDOW", 1)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with parts.Handed.start() as worker, file() as handed:
+        first, second = bunri.call(worker.read, handed), bunri.call(worker.read, handed)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+        try:
+            assert first.result(10) == b""
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        with pytest.raises(OSError, match="Too many open files"):
+            second.result(10)
+        assert worker.read(handed) == b""
 
 
 def test_a_deadline_ends_a_call_beyond_the_window() -> None:

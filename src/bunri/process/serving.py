@@ -266,7 +266,7 @@ class MonitorSide(MonitorEnd):
         with self.state:
             try:
                 out = self.begin(one.obj, one.method, one.args, call=one.call, encoded=one.encoded)
-            except BunriError as fault:
+            except (BunriError, OSError) as fault:  # no room for copies of its files
                 one.end(fault)
                 return
             one.call.attach(stop=lambda: self.stop(out))
