@@ -261,8 +261,9 @@ def pids_of(cls: type[bunri.Compartment]) -> list[int]:
 def handed(sockets: list[socket.socket], env: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
     """The server, as systemd starts it: descriptors from 3 on, LISTEN_PID, LISTEN_FDS and what else is given."""
     numbers = [each.fileno() for each in sockets]
-    moves = "".join(f"exec {30 + at}<&{number};" for at, number in enumerate(numbers))
-    moves += "".join(f"exec {3 + at}<&{30 + at} {30 + at}<&-;" for at in range(len(numbers)))
+    above = max(10, *numbers) + 1
+    moves = "".join(f"exec {above + at}<&{number};" for at, number in enumerate(numbers))
+    moves += "".join(f"exec {3 + at}<&{above + at} {above + at}<&-;" for at in range(len(numbers)))
     command = ["bash", "-c", f'{moves} LISTEN_PID=$$ exec "$@"', "bash", sys.executable, "-m", "bunri", "ftpd"]
     env = {**os.environ, "LISTEN_FDS": str(len(sockets)), **env}
     return subprocess.Popen([*command, *arguments], pass_fds=numbers, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -329,7 +329,12 @@ def test_waiting_on_a_loop() -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["ls -l /usr/bin/env >/dev/null", "cp -a /usr/bin/env /w/x", "cp /usr/bin/env /w/y && sed -i s/a/b/ /w/y"]
+    "script",
+    [
+        "ls -l /usr/bin/env >/dev/null",
+        "cp /usr/bin/env /w/y && cp -a /w/y /w/x",
+        "cp /usr/bin/env /w/y && sed -i s/a/b/ /w/y",
+    ],
 )
 def test_programs_that_ask_for_extended_attributes_go_on(script: str) -> None:
     """With EPERM they complain, or end; they are answered as by a file system that has none."""
