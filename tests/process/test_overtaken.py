@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -78,6 +79,18 @@ def file() -> bunri.File:
     return bunri.File(reader)
 
 
+@contextlib.asynccontextmanager
+async def one_whose_task_waits() -> AsyncIterator[overtaken.Asker]:
+    """For a service, in a blocking way; and for long when that has answered."""
+    here = Here()
+    async with overtaken.Asker.start(here) as worker:
+        blocking = bunri.call(worker.block_once)
+        while not here.begun:
+            await asyncio.sleep(0.01)
+        yield worker
+        blocking.cancel()
+
+
 # In the worker -------------------------------------------------------------------------------------------------------
 
 
@@ -85,14 +98,8 @@ def test_a_call_that_comes_while_a_task_waits_for_a_service_is_served() -> None:
     """The packet is read by whoever waits, and the worker's loop hears nothing of it."""
 
     async def main() -> int:
-        here = Here()
-        async with overtaken.Asker.start(here) as worker:
-            blocking = bunri.call(worker.block_once)
-            while not here.begun:
-                await asyncio.sleep(0.01)
-            found = await bunri.call(worker.now)
-            blocking.cancel()
-            return found
+        async with one_whose_task_waits() as worker:
+            return await bunri.call(worker.now)
 
     assert run(main()) == 7
 
@@ -101,16 +108,10 @@ def test_a_call_that_is_cancelled_before_the_worker_looks_at_it_leaves_the_worke
     """It obeys as soon as it is asked; its cancellation was lost, and after a second it was killed for that."""
 
     async def main() -> int:
-        here = Here()
-        async with overtaken.Asker.start(here) as worker:
-            blocking = bunri.call(worker.block_once)
-            while not here.begun:
-                await asyncio.sleep(0.01)
+        async with one_whose_task_waits() as worker:
             bunri.call(worker.wait).cancel()
             await asyncio.sleep(1.5)
-            found = await bunri.call(worker.now)
-            blocking.cancel()
-            return found
+            return await bunri.call(worker.now)
 
     assert run(main()) == 7
 

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 NOT_IN_ARENA = 0xFFFFFFFF
 BLOB_CHUNK = 0x100  # CHUNK messages of a blob: BLOB_CHUNK + the argument's position
-FEWEST_OPEN = 8  # descriptors: the least that a policy gives a worker
 MOST_ASKED = 256  # calls of services of one worker that are not answered; more are an attack
 MOST_WAITING = 2048  # calls of the other side that stand in the queue; more are an attack
 
@@ -421,6 +420,16 @@ class Conversation(ABC):
             self._on_call(message, [])
         else:
             self.leave_stream(message.call)
+
+    def obeys(self, message: Message) -> bool:
+        """Whether it is no call, but stood behind one in the queue, to stop it or to leave its stream. That is done then."""
+        if message.kind is FrameKind.CANCEL:
+            self.cancel(message.call)
+        elif message.kind is FrameKind.CLOSE:
+            self.leave_stream(message.call)
+        else:
+            return False
+        return True
 
     def leave_stream(self, number: int) -> None:
         """The other side wants no more of a stream, which may not have begun: then it does not begin."""

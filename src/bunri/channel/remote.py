@@ -9,15 +9,15 @@ an `async def` method would let pass anyway.
 from __future__ import annotations
 
 import errno
-import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from bunri.calls import Call
-from bunri.channel.conversation import FEWEST_OPEN, MOST_ASKED, Blocks, Encoded, Outgoing
-from bunri.channel.link import close_all
+from bunri.channel.conversation import MOST_ASKED, Blocks, Encoded, Outgoing
 from bunri.errors import BunriError, InternalError
+from bunri.kernel import descriptors as fds
+from bunri.policy.words import FEWEST_OPEN
 from bunri.wire import MethodContract
 from bunri.wire.bounds import HANDLES
 from bunri.wire.frames import FrameKind
@@ -82,8 +82,7 @@ class Asked:
 
     def fail(self, error: BaseException | None) -> None:
         """It does not go out. None: nobody wants it any more."""
-        if self.encoded is not None and self.encoded[2] is not None:
-            self.encoded[2].close()
+        self.take_back()
         self.gone()
         self.error = error
         if self.call is not None:
@@ -210,14 +209,10 @@ class Asking:
     def _leaves_room(self) -> bool:
         """Whether copies that wait leave room for what comes with an answer: for one that it had no room for the worker
         would be ended."""
-        taken: list[int] = []
         try:
-            for _ in range(HANDLES):
-                taken.append(os.dup(self._side.link.number))
+            fds.refuse_without_room(HANDLES, self._side.link.number)
         except OSError:
             return False
-        finally:
-            close_all(taken)
         return True
 
     def _begin(self, one: Asked) -> None:
@@ -232,22 +227,21 @@ class Asking:
 class RemoteService:
     """What stands behind a service's stub in the worker."""
 
-    def __init__(self, side: WorkerSide, asking: Asking, number: int) -> None:
+    def __init__(self, side: WorkerSide, number: int) -> None:
         self.side = side
         self.number = number
-        self._asking = asking
 
     def describe(self) -> str:
         return f"service {self.number}"
 
     def invoke(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        one = self._asking.ask(self.number, method, method.bind(args, kwargs), blocks=Blocks.YES)
-        self._asking.wait_for(lambda: one.error is not None or (one.out is not None and one.out.done))
+        one = self.side.asking.ask(self.number, method, method.bind(args, kwargs), blocks=Blocks.YES)
+        self.side.asking.wait_for(lambda: one.error is not None or (one.out is not None and one.out.done))
         return self._out_of(one).outcome()
 
     def submit(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
         call: Call[Any] = Call()
-        asking = self._asking
+        asking = self.side.asking
         one = asking.ask(self.number, method, method.bind(args, kwargs), call=call)
         call.attach(stop=lambda: asking.withdraw(one))
         call.attach(drive=lambda call, timeout: asking.wait_for(call.done))
@@ -256,15 +250,15 @@ class RemoteService:
 
     def iterate(self, method: MethodContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
         side = self.side
-        one = self._asking.ask(self.number, method, method.bind(args, kwargs), blocks=Blocks.YES)
-        self._asking.wait_for(lambda: one.error is not None or one.out is not None)
+        one = self.side.asking.ask(self.number, method, method.bind(args, kwargs), blocks=Blocks.YES)
+        self.side.asking.wait_for(lambda: one.error is not None or one.out is not None)
         out = self._out_of(one)
         flow = out.inflow
         assert flow is not None
         try:
             while True:
                 if not flow.items and not flow.ended:
-                    self._asking.wait_for(lambda: bool(flow.items) or flow.ended)
+                    self.side.asking.wait_for(lambda: bool(flow.items) or flow.ended)
                 if not flow.items:
                     break
                 item, credit = flow.take()
@@ -283,7 +277,7 @@ class RemoteService:
 
         side = self.side
         news = asyncio.Event()
-        one = self._asking.ask(self.number, method, method.bind(args, kwargs))
+        one = self.side.asking.ask(self.number, method, method.bind(args, kwargs))
         one.begun = news.set
         side.flush()
         try:
@@ -317,7 +311,7 @@ class RemoteService:
     def _leave(self, one: Asked) -> None:
         """Whoever read the stream reads no more of it."""
         if one.out is None:
-            self._asking.withdraw(one)
+            self.side.asking.withdraw(one)
         elif one.out.inflow is not None and not one.out.inflow.ended:
             self.side.post(FrameKind.CLOSE, call=one.out.number)
             self.side.flush()

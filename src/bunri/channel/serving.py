@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from bunri.channel import faults
 from bunri.channel.arena import Arena
-from bunri.channel.conversation import FEWEST_OPEN, Conversation, cancel_task
+from bunri.channel.conversation import Conversation, cancel_task
 from bunri.channel.handles import IncomingHandles, OutgoingHandles
 from bunri.channel.link import Link, close_all
 from bunri.channel.remote import Asking, RemoteService
@@ -26,6 +26,7 @@ from bunri.channel.streams import Outflow
 from bunri.channel.target import make_stub, target_of
 from bunri.errors import ProtocolError, UsageError
 from bunri.kernel import rlimit
+from bunri.policy.words import FEWEST_OPEN
 from bunri.wire import Contract, Kind, MethodContract
 from bunri.wire.bounds import HANDLES
 from bunri.wire.frames import (
@@ -71,7 +72,7 @@ class WorkerSide(Conversation):
         self._stubs: dict[int, weakref.ref[Any]] = {}  # by number
         self._received: dict[int, int] = {}  # service number -> how often it came
         self._dropped: list[int] = []  # numbers whose stub the collector took
-        self._asking = Asking(self)
+        self.asking = Asking(self)
         self._last_flush = 0.0
         self._thread = threading.get_ident()
 
@@ -202,11 +203,7 @@ class WorkerSide(Conversation):
         if message.kind is FrameKind.START:
             self._start(message, descriptors)
             return
-        if message.kind is FrameKind.CANCEL:
-            self.cancel(message.call)
-            return
-        if message.kind is FrameKind.CLOSE:
-            self.leave_stream(message.call)
+        if self.obeys(message):
             return
         if message.obj or message.method >= len(self._contract.methods):
             close_all(descriptors)
@@ -362,17 +359,16 @@ class WorkerSide(Conversation):
 
     def service(self, number: int, interface: Contract) -> Any:
         """The stub of a service that the monitor has sent, the same for the same number."""
-        known = self._stubs.get(number)
-        stub: Any = known() if known is not None else None
+        stub = self.stub_of(number)
         if stub is None:
-            remote = RemoteService(self, self._asking, number)
+            remote = RemoteService(self, number)
             made: Any = make_stub
             stub = made(interface.cls, interface, remote)
             self._stubs[number] = weakref.ref(stub, lambda _: self._dropped.append(number))
         self._received[number] = self._received.get(number, 0) + 1
         return stub
 
-    def stub_of(self, number: int) -> object:
+    def stub_of(self, number: int) -> Any:
         """The stub whose service has this number, while anybody has it."""
         known = self._stubs.get(number)
         return known() if known is not None else None
@@ -397,11 +393,11 @@ class WorkerSide(Conversation):
     def _end(self, message: Message, value: Any, error: BaseException | None) -> None:
         out = self.pending[message.call]
         super()._end(message, value, error)
-        self._asking.answered(out)
+        self.asking.answered(out)
 
     def end_all(self, error: BaseException) -> None:
         super().end_all(error)
-        self._asking.end_all(error)
+        self.asking.end_all(error)
 
     def release(self, obj: int, count: int) -> None:
         raise ProtocolError("the monitor holds no objects of a worker")

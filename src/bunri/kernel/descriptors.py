@@ -110,6 +110,17 @@ def duplicate_above(fd: int, least: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least)
 
 
+def refuse_without_room(count: int, some: int) -> None:
+    """OSError (EMFILE, ENFILE) where so many more descriptors are not to be had. `some`: one that is open."""
+    taken: list[int] = []
+    try:
+        for _ in range(count):
+            taken.append(os.dup(some))
+    finally:
+        for number in taken:
+            os.close(number)
+
+
 def close_range(first: int, last: int = LAST) -> None:
     """close_range(2), both ends included (Linux 5.9)."""
     syscall("close_range", first, last, 0)

@@ -21,7 +21,7 @@ from bunri.policy import user as _user
 from bunri.policy.fs import FileGrant, FileKind
 from bunri.policy.net import NetGrant, NetKind
 from bunri.policy.user import User
-from bunri.policy.words import DANGEROUS, AtStart, Capability, Profile
+from bunri.policy.words import DANGEROUS, FEWEST_OPEN, AtStart, Capability, Profile
 
 if TYPE_CHECKING:
     from bunri import seccomp
@@ -244,8 +244,10 @@ def _few(value: object, where: str) -> int:
 
 def _open_files(value: object, where: str) -> int:
     number = _parse.count(value, where)
-    if number < 8:
-        raise UsageError(f"{where}: a worker needs at least 8 descriptors for its channel and its output; got {number}")
+    if number < FEWEST_OPEN:
+        raise UsageError(
+            f"{where}: a worker needs at least {FEWEST_OPEN} descriptors for its channel and its output; got {number}"
+        )
     return number
 
 

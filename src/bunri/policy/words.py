@@ -19,6 +19,9 @@ AT_START: Final = AtStart.AT_START
 """A named hole in a class's policy: known only at run time, filled by `start_under`."""
 
 
+FEWEST_OPEN: Final = 8
+"""Descriptors: no policy gives a worker less, for its channel and its output."""
+
 DANGEROUS: Final = "dangerous_"
 """In `syscalls=`: before the name of an attack-shaped call."""
 

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from bunri.channel import arena as arenas
 from bunri.channel.arena import Arena
-from bunri.channel.conversation import FEWEST_OPEN, Outgoing
+from bunri.channel.conversation import Outgoing
 from bunri.channel.link import Link
 from bunri.channel.serving import WorkerSide
 from bunri.compartment import Compartment
@@ -28,6 +28,7 @@ from bunri.errors import Exit, ProtocolError, UsageError
 from bunri.kernel import memfd
 from bunri.plan.report import Layer, Report, State
 from bunri.policy import Policy, Promise, narrower_or_equal
+from bunri.policy.words import FEWEST_OPEN
 from bunri.process import here, paths, program
 from bunri.process.behind import Behind
 from bunri.process.refusals import CLOSED

@@ -172,13 +172,8 @@ class Services:
         while side.waiting and not side.worker.is_over and (until is math.inf or time.monotonic() < until):
             message, descriptors = side.waiting.popleft()
             try:
-                if message.kind is FrameKind.CANCEL:
-                    side.cancel(message.call)
-                    continue
-                if message.kind is FrameKind.CLOSE:
-                    side.leave_stream(message.call)
-                    continue
-                self._serve(self._admit(message, descriptors))
+                if not side.obeys(message):
+                    self._serve(self._admit(message, descriptors))
             except ProtocolError as fault:
                 side.broken(fault)
         side.flush()

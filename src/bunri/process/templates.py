@@ -22,6 +22,7 @@ from bunri.channel.link import Link
 from bunri.compartment import Compartment
 from bunri.confine import Links, Sight, links_of_others
 from bunri.errors import BunriError, Exit, HostError, Promise, UsageError
+from bunri.kernel import descriptors as fds
 from bunri.kernel import memfd, mount
 from bunri.plan import Needs, Plan, Shape, plan, python_paths, told_filter
 from bunri.plan.steps import NewRoot
@@ -355,7 +356,7 @@ def _materials() -> _Materials:
             opened.callback(os.close, tree)
             mapping = mmap.mmap(tree, arenas.SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
             opened.callback(mapping.close)
-            _refuse_without_room(reader)
+            fds.refuse_without_room(_LATER, reader)  # a pidfd comes, and what the look at it opens
         except OSError as fault:
             raise HostError(
                 f"the monitor has no room for another worker: {fault.strerror or fault}",
@@ -365,17 +366,6 @@ def _materials() -> _Materials:
             ) from fault
         opened.pop_all()
     return _Materials(ours, theirs, reader, writer, tree, mapping)
-
-
-def _refuse_without_room(some: int) -> None:
-    """OSError where not all descriptors are to be had that come later: a worker's pidfd, and what the look at it opens."""
-    opened: list[int] = []
-    try:
-        for _ in range(_LATER):
-            opened.append(os.dup(some))
-    finally:
-        for number in opened:
-            os.close(number)
 
 
 def needs_of(contract: Contract) -> Needs:
