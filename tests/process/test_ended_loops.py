@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +17,7 @@ import pytest
 import uvloop
 
 import bunri
+from bunri.channel.target import target_of
 from bunri.process import program, serving, spares
 
 
@@ -67,6 +71,41 @@ def test_a_worker_ends_with_its_loop(end: Callable[[Any], Any]) -> None:
     until(lambda: not is_there(pid))
     with pytest.raises(bunri.WorkerDied, match="its event loop was closed"):
         worker.now(1)
+
+
+def test_a_worker_leaves_its_loop_once() -> None:
+    """The supervisor asks the loop to forget the channel of a dead worker; the loop, before it comes to that, reads the end and
+    has forgotten it. Then the number is closed, and somebody else's, whom the loop must not forget."""
+
+    async def number_of_one_that_died() -> int:
+        worker = parts.Async.start()
+        assert await worker.wait(0.0, 1) == 1
+        side = target_of(worker).side
+        os.kill(worker.process.pid, signal.SIGKILL)
+        until(lambda: side._leaving)
+        side.on_loop_readable()
+        until(lambda: side.link.sock.fileno() < 0)
+        return side.link.number
+
+    async def heard() -> bool:
+        ours, theirs = socket.socketpair()
+        while (mine := fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, number := await number_of_one_that_died())) != number:
+            os.close(mine)  # a spare worker has it
+        comes = asyncio.Event()
+        asyncio.get_running_loop().add_reader(mine, comes.set)
+        theirs.send(b"x")
+        try:
+            await asyncio.wait_for(comes.wait(), 1)
+        except TimeoutError:
+            return False
+        finally:
+            asyncio.get_running_loop().remove_reader(mine)
+            os.close(mine)
+            ours.close()
+            theirs.close()
+        return True
+
+    assert asyncio.run(heard())
 
 
 def test_a_loop_that_was_closed_by_hand_is_noticed_by_the_next_one() -> None:

@@ -179,8 +179,10 @@ class MonitorEnd(Conversation):
         return False
 
     def _leave_loop(self) -> None:
-        """On the loop, after whatever was asked of it before."""
+        """On the loop, after whatever was asked of it before; once, for the number may be somebody else's after that."""
         assert self.loop is not None
+        if self._left_loop:
+            return
         self.loop.remove_reader(self.link.number)
         if self._writing:
             self.loop.remove_writer(self.link.number)
