@@ -74,6 +74,7 @@ _COMMON = {
     "openat2": 437,
     "pidfd_getfd": 438,
     "faccessat2": 439,
+    "process_madvise": 440,
     "mount_setattr": 442,
     "landlock_create_ruleset": 444,
     "landlock_add_rule": 445,

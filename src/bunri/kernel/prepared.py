@@ -14,6 +14,7 @@ from typing import Any
 from bunri.kernel._call import NUMBERS, syscall_keeping_gil_raw
 
 ANY = (1 << 63) - 1
+_PIDFD_SELF, _MADV_POPULATE_WRITE = -10000, 23
 
 Call = tuple[list[Any], int]
 """Number and six arguments, which may still be changed; the largest answer that is none of a failure."""
@@ -44,3 +45,19 @@ def refused(calls: Sequence[Call]) -> int:
         if not 0 <= syscall_keeping_gil_raw(*arguments) <= most:
             return index
     return -1
+
+
+class Copies:
+    """The calls that copy memory which a process shares with the one it was forked from."""
+
+    def __init__(self, memory: Sequence[int] = ()) -> None:
+        """`memory`: address, bytes, address, bytes ..., as an array of struct iovec is."""
+        pairs = list(zip(memory[::2], memory[1::2], strict=True))
+        self._at_once = [call("process_madvise", _PIDFD_SELF, words(*memory), len(pairs), _MADV_POPULATE_WRITE)]
+        self._one_by_one = [call("madvise", address, size, _MADV_POPULATE_WRITE) for address, size in pairs]
+
+    def make(self) -> None:
+        """In one call, which takes half the time (Linux 6.15), or in one for each. Before 5.14 those are refused as well, and the
+        kernel copies each page when it is written to."""
+        if self._one_by_one and refused(self._at_once) >= 0:
+            refused(self._one_by_one)

@@ -188,6 +188,7 @@ def _granted(means: Means) -> list[Rule]:
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECUREBITS, _PR_CAPBSET_READ = 1, 4, 28, 23
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_SET_MDWE = 24, 38, 47, 65
 _JOIN_SESSION_KEYRING = 1
+_PIDFD_SELF, _MADV_POPULATE_WRITE = -10000, 23
 _SET_MODE_FILTER = 1
 _FORK = 0x00200000 | 0x01000000 | 0xFF  # CHILD_CLEARTID, CHILD_SETTID, the signal: what fork(3) makes of clone(2)
 _CLONE_NOT_A_CHILD = 0x100 | 0x8000 | 0x10000 | 0x800000  # VM PARENT THREAD UNTRACED
@@ -243,11 +244,15 @@ def _more(means: Means, steps: Sequence[AnyStep]) -> list[Rule]:
 def _template_life(means: Means) -> list[Rule]:
     """Clone, hear, tell, reap; and what a worker does before its steps: take its places, make a loop."""
     loop = ("epoll_create1", "epoll_ctl", "getsockname", "getpeername")
+    own = (Arg(0).int32 == _PIDFD_SELF) & (Arg(3).int32 == _MADV_POPULATE_WRITE)
     rules = [
         dangerous_allow("clone3", reason="the template makes workers"),
         allow("sendmsg", "recvmsg", "pidfd_send_signal", "pidfd_open", reason="the template hears and tells"),
         allow("wait4", "waitid", "poll", "ppoll", "pipe2", reason="the template reaps"),
         allow("mmap", when=Arg(2).masked(_calls.PROT_EXEC) == 0, reason="the worker maps its arena"),
+        dangerous_allow(
+            "process_madvise", when=own, reason="the worker copies what it will write to, of its own memory"
+        ),
         allow("dup2", "dup3", "close_range", "fcntl", "ioctl", reason="the worker takes its places"),
         allow("socketpair", when=Arg(0).int32 == _calls.AF_UNIX, reason="the worker makes its loop"),
         allow(*loop, reason="the worker makes its loop"),

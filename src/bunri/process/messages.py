@@ -104,12 +104,11 @@ class MakeWorker(Message, frozen=True, tag="make_worker"):
     gid: int | None = None
     groups: tuple[int, ...] = ()
     arena: int = 0  # bytes
-    spare: bool = False  # it is not waited for
 
 
 class Ahead(Message, frozen=True, tag="ahead"):
-    """monitor -> template: memory that its workers write to, as (address, bytes, address, bytes ...). Spare ones copy it before
-    they are wanted."""
+    """monitor -> template: memory that its workers write to, as (address, bytes, address, bytes ...). They copy it before they
+    do anything else."""
 
     memory: tuple[int, ...]
 

@@ -70,7 +70,7 @@ class Spares:
         return found
 
     def learn_from(self, used: Worker) -> None:
-        """A worker of this template is about to be killed: what it has written to, the next spares copy ahead."""
+        """A worker of this template is about to be killed: what it has written to, the next ones copy ahead."""
         template = self._template
         if not self._wanted_ever or template.ended:
             return
@@ -115,19 +115,21 @@ class Spares:
         supervisor = self._template.program.supervisor
         if when < self._refill_due:
             self._refill_due = when
-            supervisor.run_about(when, self._refill)  # the start itself is a call in flight
+            supervisor.run_about(when, lambda: self._refill(when))  # the start itself is a call in flight
         if not self._watching:
             self._watching = True
             supervisor.run_about(self._last_start + KEPT, self._end_idle)
 
-    def _refill(self) -> None:
+    def _refill(self, due: float) -> None:
         """Make one more. On the supervisor's thread."""
         template = self._template
         with template.program.lock:
+            if due != self._refill_due:
+                return  # another was due before it, and will see to the rest
             self._refill_due = float("inf")
             if self._closed or template.ended or template.failure is not None:
                 return
-            if self._wanted <= 0 or len(self._waiting) >= self.number or not self._has_room():
+            if self._wanted <= 0 or len(self._waiting) >= self.number:
                 return
             now = time.monotonic()
             if now - self._last_start > KEPT:  # the supervisor was held up meanwhile
@@ -135,6 +137,8 @@ class Spares:
             when = self._when_to_refill()
             if now < when:
                 self._refill_at(when)
+                return
+            if not self._has_room():
                 return
             self._wanted -= 1
             if self._wanted and len(self._waiting) + 1 < self.number:
@@ -161,7 +165,7 @@ class Spares:
         try:
             if template.program.held_back(template.cls.__module__):
                 return
-            worker = template.make_worker(None, spare=True)
+            worker = template.make_worker(None)
         except (BunriError, OSError):
             return
         with template.program.lock:

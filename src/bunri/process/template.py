@@ -22,7 +22,7 @@ from bunri.plan.steps import Heap, Label
 from bunri.process import here
 from bunri.process.keeper import Keeper
 from bunri.process.messages import Ahead, Down, Failed, Forked, MakeTemplate, MakeWorker, TemplateReady
-from bunri.process.worker import KEPT_FROM, Unborn, be_worker, copying, refuse_debugging
+from bunri.process.worker import KEPT_FROM, Unborn, be_worker, refuse_debugging
 from bunri.wire import Contract
 
 
@@ -41,7 +41,7 @@ class Template(Keeper):
         self.compartments = compartments
         self._clone = clone.Cloner(clone.flags_of((*plan.namespaces, "user") if plan.user else plan.namespaces))
         self._unborn: dict[str, Unborn] = {}
-        self._ahead: list[prepared.Call] = []
+        self._ahead = prepared.Copies()
         self._image = 0
         self._proc = -1  # /proc of the role's root: to map a worker's user namespace, and for its label
 
@@ -76,7 +76,7 @@ class Template(Keeper):
 
     def handle(self, request: Down, descriptors: list[int]) -> None:
         if isinstance(request, Ahead):
-            self._ahead = copying(request.memory)
+            self._ahead = prepared.Copies(request.memory)
             return
         if not isinstance(request, MakeWorker):
             super().handle(request, descriptors)
@@ -84,7 +84,7 @@ class Template(Keeper):
         go = os.pipe() if self.plan.user == "mapped" else None
         try:
             unborn = self._unborn.get(request.compartment) or self._make_ready(request)
-            unborn.fill_in(request, descriptors, self._ahead if request.spare else [])
+            unborn.fill_in(request, descriptors, self._ahead)
             pid, pidfd = self._clone()
         except OSError as fault:
             text = f"no worker could be cloned: {fault.strerror}"

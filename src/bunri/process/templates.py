@@ -167,7 +167,7 @@ class TemplateHandle(Zygote):
 
     # workers -------------------------------------------------------------------------------------------------------
 
-    def make_worker(self, loop: asyncio.AbstractEventLoop | None, pause: float = 0.0, *, spare: bool = False) -> Worker:
+    def make_worker(self, loop: asyncio.AbstractEventLoop | None, pause: float = 0.0) -> Worker:
         """Ask for one. It is on its way when this returns, or will be in `pause` seconds."""
         if sum(len(t.workers) for t in self.role.templates.values()) >= MOST_WORKERS:
             raise UsageError(f"{MOST_WORKERS} workers of one module are alive. Close some before starting more")
@@ -195,7 +195,7 @@ class TemplateHandle(Zygote):
         self.workers[worker.number] = worker
         uid, gid = (identity.uid, identity.gid) if identity is not None else (None, None)
         groups = identity.groups if identity is not None else ()
-        request = MakeWorker(worker.number, self.cls.__qualname__, uid, gid, groups, arenas.SIZE, spare)
+        request = MakeWorker(worker.number, self.cls.__qualname__, uid, gid, groups, arenas.SIZE)
 
         def ask() -> None:
             try:

@@ -46,7 +46,6 @@ KEPT_FROM = 64  # below this number nothing of the template's stays when the loo
 _NOT_OURS = 125  # exit code of a worker that could not be confined
 _SHARED_FIXED = mmap.MAP_SHARED | 0x10  # MAP_FIXED
 _READY = pack(FrameKind.READY)
-_MADV_POPULATE_WRITE = 23
 
 
 class Unborn:
@@ -92,9 +91,9 @@ class Unborn:
             stub_class(service.cls, service)  # a class is dear to make
         self.reseed = _reseeders()
         self.request: MakeWorker | None = None
-        self.ahead: Sequence[prepared.Call] = ()
+        self.ahead = prepared.Copies()
 
-    def fill_in(self, request: MakeWorker, descriptors: Sequence[int], ahead: Sequence[prepared.Call]) -> None:
+    def fill_in(self, request: MakeWorker, descriptors: Sequence[int], ahead: prepared.Copies) -> None:
         """For the next one: its ids, its channel, its output and its arena, and what it copies while nobody waits for it."""
         channel, output, arena = descriptors
         self.request, self.ahead = request, ahead
@@ -104,12 +103,6 @@ class Unborn:
             call[0][1] = output
         if self.ready is not None:
             self.ready.fill_in(request.uid, request.gid)
-
-
-def copying(memory: Sequence[int]) -> list[prepared.Call]:
-    """The calls that make a worker's copies of memory it shares with its template: (address, bytes, address, bytes ...)."""
-    pairs = zip(memory[::2], memory[1::2], strict=True)
-    return [prepared.call("madvise", address, size, _MADV_POPULATE_WRITE) for address, size in pairs]
 
 
 def be_worker(unborn: Unborn, go: tuple[int, int] | None) -> NoReturn:
@@ -127,7 +120,7 @@ def _become(unborn: Unborn, go: tuple[int, int] | None) -> NoReturn:
         os.close(go[1])
         if os.read(go[0], 1) != b"g":  # the template died, and nobody has mapped us
             os._exit(_NOT_OURS)
-    prepared.refused(unborn.ahead)  # before Linux 5.14 it is: then each page is copied when it is written to
+    unborn.ahead.make()
     if prepared.refused(unborn.places) >= 0:
         raise OSError(ctypes.get_errno(), "a worker could not take its places")
     loop = unborn.make_loop() if unborn.make_loop is not None else None
