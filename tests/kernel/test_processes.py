@@ -250,6 +250,17 @@ def test_files_longer_than_the_buffer_are_read_whole(own: int, monkeypatch: pyte
     assert procfs.read(own, "limits") == whole
 
 
+@pytest.mark.parametrize("name", sorted(procfs._IN_ONE_PIECE))
+def test_these_files_come_in_one_piece(own: int, name: str) -> None:
+    """So that they are not read to an end that is known."""
+    fd = os.open(name, os.O_RDONLY, dir_fd=own)
+    try:
+        assert len(os.read(fd, procfs._SIZE)) < procfs._SIZE
+        assert os.read(fd, procfs._SIZE) == b""
+    finally:
+        os.close(fd)
+
+
 def test_the_rest_of_proc_is_read(own: int) -> None:
     assert procfs.stat_fields(own)[0] == "R"
     assert procfs.stat_fields(own)[1] == str(os.getppid())

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import resource
 import stat
 from collections.abc import Iterable
 
@@ -111,7 +112,11 @@ def duplicate_above(fd: int, least: int) -> int:
 
 
 def refuse_without_room(count: int, some: int) -> None:
-    """OSError (EMFILE, ENFILE) where so many more descriptors are not to be had. `some`: one that is open."""
+    """OSError (EMFILE) where so many more descriptors are not to be had. `some`: one that is open.
+
+    Where it is not known how many are open, and where these may be too many, it is tried."""
+    if 0 < _how_many() <= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - count:
+        return
     taken: list[int] = []
     try:
         for _ in range(count):
@@ -119,6 +124,14 @@ def refuse_without_room(count: int, some: int) -> None:
     finally:
         for number in taken:
             os.close(number)
+
+
+def _how_many() -> int:
+    """How many descriptors this process has; 0 where nobody says so (before Linux 6.2, or without /proc)."""
+    try:
+        return os.stat("/proc/self/fd").st_size
+    except OSError:
+        return 0
 
 
 def close_range(first: int, last: int = LAST) -> None:

@@ -8,14 +8,16 @@ has gone to another. proc_pid_status(5) and its neighbours describe the files.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 _SIZE = 1 << 16
+_TEXTS = 16  # of limits and of mounts: the workers of one template have the same
 _PRESENT, _OF_FILE, _EXCLUSIVE = 1 << 63, 1 << 61, 1 << 56  # of a page, in pagemap
 
 NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "time", "user")
@@ -58,6 +60,7 @@ _STATUS = re.compile(
     rb"NoNewPrivs:\t(\d)\nSeccomp:\t(\d)\n(?:Seccomp_filters:\t(\d+)\n)?",
     re.DOTALL,
 )
+_IN_ONE_PIECE = frozenset(("status", "limits", "oom_score_adj", "stat", "statm"))  # single_open() of the kernel
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _LIMIT = re.compile(rb"^Max ([a-z -]+?)  +(\S+) +(\S+)", re.MULTILINE)
 _LIMIT_NAMES = {
@@ -91,7 +94,9 @@ def read(directory: int, name: str) -> bytes:
     try:
         # Each read has bytes of its own: two threads look at two workers at the same time.
         found = os.read(fd, _SIZE)
-        while found and (more := os.read(fd, _SIZE)):  # these files come in pieces of a page or more
+        if name in _IN_ONE_PIECE and len(found) < _SIZE:
+            return found
+        while found and (more := os.read(fd, _SIZE)):  # the others come in pieces of a page or more
             found += more
         return found
     finally:
@@ -167,12 +172,13 @@ def _children_by_parent(pid: int) -> list[int]:
     return found
 
 
-def limits(directory: int) -> dict[str, tuple[int, int]]:
+def limits(directory: int) -> Mapping[str, tuple[int, int]]:
     """/proc/PID/limits: (soft, hard) by name, -1 for none."""
     return parse_limits(read(directory, "limits"))
 
 
-def parse_limits(text: bytes) -> dict[str, tuple[int, int]]:
+@functools.lru_cache(_TEXTS)
+def parse_limits(text: bytes) -> Mapping[str, tuple[int, int]]:
     return {
         _LIMIT_NAMES[name]: (_limit(soft), _limit(hard))
         for name, soft, hard in _LIMIT.findall(text)
@@ -189,6 +195,7 @@ def mounts(directory: int) -> tuple[MountEntry, ...]:
     return parse_mounts(read(directory, "mountinfo"))
 
 
+@functools.lru_cache(_TEXTS)
 def parse_mounts(text: bytes) -> tuple[MountEntry, ...]:
     return tuple(_mount_entry(os.fsdecode(line)) for line in text.splitlines())
 
