@@ -48,6 +48,9 @@ class Asker(bunri.Compartment):
         await asyncio.sleep(60)
         return found
 
+    async def think_once(self) -> int:
+        return await self._desk.think(1)
+
     async def wait(self) -> None:
         await asyncio.sleep(60)
 

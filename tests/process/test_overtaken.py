@@ -230,6 +230,19 @@ def test_a_stream_that_is_left_before_the_worker_looks_at_it_does_not_hold_it_up
     waiting.join()
 
 
+def test_a_service_that_awaits_its_own_caller_is_told_that_nobody_would_hear_the_answer() -> None:
+    """The thread that reads for the program is in the service. It hung until a deadline, and the supervisor span meanwhile."""
+
+    class AsksBack(Here):
+        async def think(self, number: int) -> int:
+            with pytest.raises(bunri.UsageError, match="start the worker on an event loop"):
+                await bunri.call(worker.now)
+            return number
+
+    with overtaken.Asker.start(AsksBack()) as worker:
+        assert _ended(worker, bunri.call(worker.think_once)) == 1
+
+
 def test_ctrl_c_in_a_service_is_the_programs() -> None:
     """It was an answer to the worker, and the program went on."""
     here = Here()

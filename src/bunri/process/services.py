@@ -27,7 +27,7 @@ from bunri.channel.link import close_all
 from bunri.channel.streams import Outflow
 from bunri.errors import Misbehaved, ProtocolError
 from bunri.process import turns
-from bunri.process.blocking import answering
+from bunri.process.blocking import answering, running_loop
 from bunri.process.output import Share
 from bunri.service import Service
 from bunri.wire import Contract, Kind, MethodContract
@@ -102,6 +102,11 @@ class Services:
         self.admitted = 0  # calls in all
         self._share = Share()
         self._is_quiet = False
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this thread is in a service, on the loop that a program without one has for that."""
+        return self._is_inside and self._runner is not None and running_loop() is self._runner.get_loop()
 
     def sink(self) -> OutgoingHandles:
         return OutgoingHandles(self._hand_out, lambda number: self.release(number, 1))
