@@ -125,3 +125,18 @@ def test_a_folder_that_took_anothers_place_is_the_one_granted(home: Path) -> Non
             with grants.Home.start_under(policy) as after:
                 assert after.listed("/") == ["new"]
         assert before.listed("/") == ["old"]
+
+
+def test_a_place_that_is_not_there_is_named_with_its_remedy(home: Path) -> None:
+    """A scratch in a folder that is the root itself: there nobody makes its place."""
+    home.chmod(0o755)
+    user = bunri.User.ids(65534, 65534) if os.getuid() == 0 else bunri.User.same()
+    policy = grants.Home.policy.with_(user=user, files=[fs.read(str(home), at="/"), fs.scratch("/tmp", "1M")])
+    with (
+        pytest.raises(bunri.HostError, match=r"place 'tmp' does not exist.*make its place there"),
+        grants.Home.start_under(policy),
+    ):
+        pass
+    (home / "tmp").mkdir()
+    with grants.Home.start_under(policy) as worker:
+        assert worker.write("/tmp/x", 10) == 10

@@ -18,6 +18,7 @@ from bunri.text import printable
 CLOSED = "it closed its channel"
 NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _MORE_ROOM: Final = "Close what is not needed, or raise RLIMIT_NOFILE before the first start, as with ulimit -n 4096"
+_MISSING: Final = "Grant paths that exist; and where one is to lie in another (at=...), make its place there"
 
 # Which promise is not kept when a step fails.
 _PROMISES: Final = {
@@ -38,12 +39,13 @@ def start_error(failed: Failed) -> BunriError:
         return UsageError(text + trace)
     if failed.errno in NO_ROOM:
         return HostError(text, layer=printable(failed.step or "descriptors"), errno=failed.errno, remedy=_MORE_ROOM)
+    missing = failed.step == "new_root" and failed.errno == errno.ENOENT
     return HostError(
         text,
         promise=_PROMISES.get(failed.step or ""),
         layer=printable(failed.step) if failed.step else None,
         errno=failed.errno,
-        remedy="See what this host lacks, or name the promise in may_miss",
+        remedy=_MISSING if missing else "See what this host lacks, or name the promise in may_miss",
     )
 
 
