@@ -12,6 +12,7 @@ from bunri.errors import UsageError
 if TYPE_CHECKING:
     import asyncio
 
+    from bunri.process.reading import MonitorEnd
     from bunri.process.serving import MonitorSide
 
 serving: contextvars.ContextVar[tuple[MonitorSide, ...]] = contextvars.ContextVar("bunri_serving", default=())
@@ -45,6 +46,15 @@ def refuse_served(side: MonitorSide, name: str) -> None:
         raise UsageError(
             f"{side.who()} is blocked in the service call that this code answers: calling its {name} would wait for ever. "
             f"Return the answer first, or make the worker's call with bunri.call"
+        )
+
+
+def refuse_unheard(side: MonitorEnd) -> None:
+    """Before a Call is waited for on this thread, which may be the one that would hear the answer, and is in a service."""
+    if side.services.runs_here:
+        raise UsageError(
+            f"the thread that would hear {side.worker.describe()} is in this very service, which it calls: in a program without an "
+            f"event loop the answer would be waited for for ever. Return first, or start the worker on an event loop"
         )
 
 

@@ -18,9 +18,9 @@ from bunri.calls import Call
 from bunri.channel.arena import Arena
 from bunri.channel.conversation import Conversation
 from bunri.channel.link import Link
-from bunri.errors import ProtocolError, UsageError
+from bunri.errors import ProtocolError
 from bunri.process import turns
-from bunri.process.blocking import refuse_result_on_loop, running_loop
+from bunri.process.blocking import refuse_result_on_loop, refuse_unheard, running_loop
 
 if TYPE_CHECKING:
     import asyncio
@@ -192,11 +192,7 @@ class MonitorEnd(Conversation):
 
     def read_soon(self) -> None:
         """Somebody waits who does not read: let the supervisor do it. Takes no lock of ours (`Call._observed`)."""
-        if self.services.runs_here:
-            raise UsageError(
-                f"the thread that would hear {self.worker.describe()} is in this very service, which it calls: in a program without an "
-                f"event loop the answer would be waited for for ever. Return first, or start the worker on an event loop"
-            )
+        refuse_unheard(self)
         if not (self._background or self._asked):
             self._asked = True
             self.worker.program.supervisor.run_soon(self.read_in_background)

@@ -94,7 +94,7 @@ class Unborn:
         self.ahead = prepared.Copies()
 
     def fill_in(self, request: MakeWorker, descriptors: Sequence[int], ahead: prepared.Copies) -> None:
-        """For the next one: its ids, its channel, its output and its arena, and what it copies while nobody waits for it."""
+        """For the next one: its ids, its channel, its output and its arena, and what it copies ahead."""
         channel, output, arena = descriptors
         self.request, self.ahead = request, ahead
         self._map[0][5] = arena
