@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from bunri.errors import DeadlineExceeded, UsageError
 
+if TYPE_CHECKING:
+    import asyncio
+
 P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A")
@@ -129,9 +132,20 @@ class Call(concurrent.futures.Future[R], Awaitable[R]):
         return True
 
     def __await__(self) -> Generator[Any, None, R]:
+        """As `asyncio.wrap_future` does it; but what ends on the loop's own thread need not wake the loop up through its pipe."""
         import asyncio  # who awaits has it already; a worker without a loop never has
 
-        return asyncio.wrap_future(self).__await__()
+        if not self.done():
+            ended = asyncio.get_running_loop().create_future()
+            self.add_done_callback(lambda _: _tell(ended))
+            try:
+                yield from ended.__await__()
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+        if self._state in _CANCELLED:
+            raise asyncio.CancelledError
+        return self.result()
 
     def _wait(self, timeout: float | None) -> None:
         """Until it has ended. TimeoutError, or CancelledError where that is how it ended."""
@@ -155,6 +169,27 @@ class Call(concurrent.futures.Future[R], Awaitable[R]):
                     _changed.wait(_PATIENCE if left is None else min(left, _PATIENCE))
                 finally:
                     _asleep.pop()
+
+
+def _tell(ended: asyncio.Future[None]) -> None:
+    """Whoever awaits a Call goes on, on his loop. On whatever thread the Call has ended."""
+    import asyncio
+
+    loop = ended.get_loop()
+    try:
+        is_here = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        is_here = False
+    if is_here:
+        _let_go_on(ended)
+    elif not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # closed just now: nobody awaits there any more
+            loop.call_soon_threadsafe(_let_go_on, ended)
+
+
+def _let_go_on(ended: asyncio.Future[None]) -> None:
+    if not ended.done():  # cancelled
+        ended.set_result(None)
 
 
 @overload

@@ -243,3 +243,80 @@ def test_an_answer_that_another_thread_took_is_seen() -> None:
         assert first.result() == 1
         assert thread.is_alive()  # still inside its own call, and reading
         thread.join(10)
+
+
+def test_an_answer_on_the_loops_own_thread_does_not_wake_the_loop_up() -> None:
+    """Control: what ends elsewhere does. The loop sleeps, and nothing else would tell it."""
+
+    async def woken() -> int:
+        loop = asyncio.get_running_loop()
+        before, count = loop.call_soon_threadsafe, 0
+
+        def counted(*args: object, **kwargs: object) -> object:
+            nonlocal count
+            count += 1
+            return before(*args, **kwargs)
+
+        async with parts.Plain.start() as worker:
+            assert await bunri.call(worker.add, 1) == 1
+            loop.call_soon_threadsafe = counted  # type: ignore[method-assign, assignment]
+            try:
+                for number in range(2, 12):
+                    assert await bunri.call(worker.add, 1) == number
+                here, count = count, 0
+                elsewhere: bunri.Call[None] = bunri.Call()
+                threading.Timer(0.05, elsewhere.finish, (None, None)).start()
+                await elsewhere
+            finally:
+                loop.call_soon_threadsafe = before  # type: ignore[method-assign]
+        return here if count == 1 else -1
+
+    assert asyncio.run(woken()) == 0
+
+
+def test_whoever_awaits_is_told_of_a_cancellation_and_cancels_by_being_cancelled() -> None:
+    async def run() -> tuple[bool, float]:
+        async with parts.Async.start() as worker:
+            call = bunri.call(worker.wait, 30.0, 1)
+            asyncio.get_running_loop().call_later(0.05, call.cancel)
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            with pytest.raises(asyncio.CancelledError):
+                await call  # once more: it is over
+            begun = time.monotonic()
+            other = bunri.call(worker.wait, 30.0, 1)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(other, 0.05)
+            assert await worker.wait(0.0, 2) == 2  # it is still there: the method was cancelled, and no worker killed
+            return other.cancelled(), time.monotonic() - begun
+
+    cancelled, took = asyncio.run(run())
+    assert cancelled
+    assert took < 10
+
+
+def test_a_call_is_awaited_as_often_as_one_likes() -> None:
+    async def run() -> None:
+        async with parts.Plain.start() as worker:
+            call = bunri.call(worker.add, 1)
+            assert await asyncio.gather(call, call, call) == [1, 1, 1]
+            assert (await call, call.result()) == (1, 1)
+            failing = bunri.call(worker.fail, "no")
+            for _ in range(2):
+                with pytest.raises(bunri.RemoteError, match="no"):
+                    await failing
+
+    asyncio.run(run())
+
+
+def test_a_call_that_ends_after_its_loop_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    call: bunri.Call[int] = bunri.Call()
+
+    async def leave() -> None:
+        waiting = call.__await__()
+        waiting.send(None)  # as a task that is dropped with its loop
+
+    asyncio.run(leave())
+    call.finish(1, None)
+    assert call.result() == 1
+    assert not caplog.records
