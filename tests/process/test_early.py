@@ -81,3 +81,38 @@ def test_where_no_interpreter_can_be_started_it_is_said_later(monkeypatch: pytes
     early.begin()
     with pytest.raises(FileNotFoundError, match="/no/such/python"):
         early.probe()
+
+
+FIRST = """
+import sys
+import time
+from bunri import early
+if {early}:
+    early.begin()
+    time.sleep(2)
+import lean
+with lean.Lean.start() as worker:
+    print(worker.specialised(), "bunri.process.rehearsal" in worker.loaded())
+"""
+
+
+@pytest.mark.skipif(not ROOT, reason="of an ordinary user's zygote nothing is begun")
+def test_a_zygote_that_has_time_rehearses_and_one_that_is_waited_for_does_not() -> None:
+    specialised, has = said(FIRST.format(early=True)).split()
+    assert (int(specialised) > 20, has) == (True, "True")
+    specialised, has = said(FIRST.format(early=False)).split()
+    assert (int(specialised) < 10, has) == (True, "False")
+
+
+def test_a_rehearsal_leaves_nothing_open_and_ends_when_somebody_waits() -> None:
+    out = said("""
+import os
+from bunri.process import here, rehearsal
+here.become_zygote()
+def opened():
+    return sorted(os.listdir("/proc/self/fd"))
+before, asked = opened(), []
+rehearsal.rehearse(lambda: asked.append(1) or len(asked) < 3)
+print(len(asked), opened() == before)
+""")
+    assert out == "3 True"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bunri import early
 from bunri.text import printable
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def command(
         for line in found:
             click.echo(f"problem: {printable(line)}")
         return 1 if found else 0
-    from bunri.apps.ftpd.monitor import serve
+    early.begin()
+    with early.imports():
+        from bunri.apps.ftpd.monitor import serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     what = share or words[0]
