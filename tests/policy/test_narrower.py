@@ -36,7 +36,7 @@ CLASS = Policy(
     ],
 )
 def test_less_is_taken(policy: Policy) -> None:
-    assert narrower_or_equal(policy, CLASS) == []
+    assert narrower_or_equal(policy, CLASS) == ()
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_more_is_named(policy: Policy, field: str) -> None:
 def test_what_the_class_refuses_stays_refused() -> None:
     refuses = seccomp.deny("getpid", "kill", reason="of no use here")
     of = CLASS.with_(syscalls=["flock", refuses])
-    assert narrower_or_equal(of.with_(syscalls=[refuses]), of) == []
+    assert narrower_or_equal(of.with_(syscalls=[refuses]), of) == ()
     more = seccomp.kill("uname", reason="of no use either")
-    assert narrower_or_equal(of.with_(syscalls=["flock", more, refuses]), of) == []
+    assert narrower_or_equal(of.with_(syscalls=["flock", more, refuses]), of) == ()
     for syscalls in (["flock"], [], ["flock", seccomp.deny("kill", reason="of no use here")]):
         (text,) = narrower_or_equal(of.with_(syscalls=syscalls), of)
         assert text.startswith("syscalls:") and "getpid" in text
@@ -80,4 +80,4 @@ def test_what_the_class_refuses_stays_refused() -> None:
 
 def test_a_hole_takes_any_value() -> None:
     with_holes = CLASS.with_(user=AT_START, files=AT_START, memory=AT_START)
-    assert narrower_or_equal(CLASS.with_(user="ftp", files=[fs.write("/", at="/")], memory="9G"), with_holes) == []
+    assert narrower_or_equal(CLASS.with_(user="ftp", files=[fs.write("/", at="/")], memory="9G"), with_holes) == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,17 @@ def test_every_default_is_nothing() -> None:
     assert (policy.memory, policy.cpu, policy.wall) == (256 << 20, 10.0, None)
     assert (policy.open_files, policy.file_size, policy.threads, policy.processes) == (64, None, 0, 0)
     assert (dict(policy.env), policy.selinux, policy.apparmor) == ({}, None, None)
+
+
+def test_what_was_worked_out_of_a_policy_stays_in_its_process() -> None:
+    """Hashes of texts differ from process to process."""
+    policy = Policy(user=User.named("ftp"), files=[fs.read("/srv")])
+    assert hash(policy) == hash(Policy(user="ftp", files=[fs.read("/srv")]))
+    assert policy.settled() is policy.settled()
+    arrived = pickle.loads(pickle.dumps(policy).replace(b"/srv", b"/opt"))
+    assert arrived == Policy(user="ftp", files=[fs.read("/opt")])
+    assert hash(arrived) == hash(Policy(user="ftp", files=[fs.read("/opt")]))
+    assert arrived.settled().files[0].path == "/opt"
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)

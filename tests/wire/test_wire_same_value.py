@@ -359,6 +359,9 @@ def test_a_meta_that_says_nothing_about_its_type_is_refused(annotation: Any) -> 
         (tuple[int, list[int]], (1, [1, "no"]), r"\[0\]\[1\]\[1\]"),
         (Point | Colour, Point(1, 2), r"\[0\]\.label"),  # type: ignore[arg-type]  # on purpose
         (list[str], ["a", dt.date(2020, 1, 1)], r"\[0\]\[1\]"),
+        (list[str], ["a", "b", "c\0"], r"\[0\]\[2\]"),
+        (list[list[str]], [["a"], ["b", "\0"]], r"\[0\]\[1\]\[1\]"),
+        (frozenset[str], frozenset(("\0",)), r"\[0\]\[0\]"),
     ],
 )
 def test_the_path_says_where_in_names(annotation: Any, value: Any, path: str) -> None:

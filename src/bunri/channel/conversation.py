@@ -298,7 +298,10 @@ class Conversation(ABC):
         """Take one packet. ProtocolError for anything out of place; descriptors that came with it are closed then."""
         try:
             messages = self._reader.read(packet)
-            if len(descriptors) != sum(message.descriptors for message in messages):
+            announced = 0
+            for message in messages:
+                announced += message.descriptors
+            if len(descriptors) != announced:
                 raise ProtocolError(f"{len(descriptors)} descriptors came with a packet that announces another number")
             if descriptors and messages[0].kind not in _CARRIERS:
                 raise ProtocolError(f"descriptors beside a {messages[0].kind.name} message, where none belong")

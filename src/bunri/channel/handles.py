@@ -137,10 +137,10 @@ class IncomingHandles:
         return self._service_of(number, contract_of(interface))
 
     def finish(self) -> None:
-        left = [number for number in self._left if number is not None]
+        left = len(self._left) - self._left.count(None)
         if left:
             self.close_unclaimed()
-            raise ProtocolError(f"{len(left)} descriptors that no value of the message names")
+            raise ProtocolError(f"{left} descriptors that no value of the message names")
 
     def close_unclaimed(self) -> None:
         close_all([number for number in self._left if number is not None])

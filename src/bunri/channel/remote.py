@@ -66,7 +66,9 @@ class Asked:
     def encode(self, side: WorkerSide) -> None:
         """UsageError for what the method does not take, OSError where there is no room for copies of its files."""
         self.encoded = body, blobs, sink = side.encoded(self.method, self.args)
-        size = len(body) + sum(len(data) for _, data in blobs)
+        size = len(body)
+        for _, data in blobs:
+            size += len(data)
         self.size = size if size > _SMALL else 0
         self.handles = len(sink.descriptors) if sink is not None else 0
 
@@ -163,6 +165,8 @@ class Asking:
 
     def _begin_more(self) -> None:
         """Those that may, in the order in which they were asked."""
+        if not self._crowded and not self._later:
+            return
         still: list[Asked] = []
         for one in self._crowded:
             if not (len(self._side.pending) < MOST_ASKED and self._may_begin(one, still) and self._has_begun(one)):
@@ -176,7 +180,7 @@ class Asking:
     def _may_begin(self, one: Asked, before: list[Asked]) -> bool:
         """Whether there is room for it, and it passes none of those `before` that nobody passes: `def` methods are served in
         the order of their calls, and calls of one method are begun in that order."""
-        if any(each.key == one.key or not each.method.kind.is_async for each in before):
+        if before and any(each.key == one.key or not each.method.kind.is_async for each in before):
             return False
         pending = self._side.pending
         if one.size and self._size and self._size + one.size > _BYTES:

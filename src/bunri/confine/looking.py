@@ -172,6 +172,15 @@ class _Finding:
         else:
             self.differences.append(Difference(field, str(expected), str(seen)))
 
+    def compare_all(self, what: Iterable[tuple[str, object, object]]) -> None:
+        """Field, expected, seen of each."""
+        right = self.right
+        for field, expected, seen in what:
+            if expected == seen:
+                right.append(field)
+            else:
+                self.compare(field, expected, seen)
+
     def hide(self, field: str, error: Exception) -> None:
         self.unreadable.append(Unreadable(field, (error.errno or 0) if isinstance(error, OSError) else 0))
 
@@ -179,14 +188,12 @@ class _Finding:
         return Look(part, tuple(self.right), tuple(self.differences), tuple(self.unreadable))
 
 
-_NEEDED_FOR_OWN = ("monitor", "template")  # a namespace is the worker's own if it is neither of these
-
-
 def _namespaces(found: _Finding, directory: int, expected: Expected, sight: Sight) -> None:
     names = expected.namespaces
     if not names:
         return
     theirs = sight.links or links_of_others(sight.template, names)
+    of_monitor, of_template = theirs["monitor"], theirs["template"]
     links: dict[str, str] = {}
     with sight.eyes():
         for name in names:
@@ -196,13 +203,14 @@ def _namespaces(found: _Finding, directory: int, expected: Expected, sight: Sigh
                 found.hide(f"namespace {name}", error)
     for name, seen in links.items():
         field, whose = f"namespace {name}", names[name]
-        others = {word: known.get(name) for word, known in theirs.items()}
-        needed = _NEEDED_FOR_OWN if whose == "own" and sight.template else ("monitor",) if whose == "own" else (whose,)
-        if any(others.get(word) is None for word in needed):
+        monitors, templates = of_monitor.get(name), of_template.get(name)
+        is_hidden = templates is None if whose == "template" else monitors is None
+        if is_hidden or (whose == "own" and sight.template and templates is None):
             found.unreadable.append(Unreadable(field, errno.EACCES))
-            continue
-        known = [word for word, link in others.items() if link == seen]
-        found.compare(field, whose, whose if whose in known else known[0] if known else "own")
+        elif seen == templates and (whose == "template" or seen != monitors):
+            found.compare(field, whose, "template")
+        else:
+            found.compare(field, whose, "monitor" if seen == monitors else "own")
 
 
 def links_of_others(template: int | None, names: Iterable[str]) -> Links:
@@ -235,8 +243,8 @@ def _limits(found: _Finding, directory: int, expected: Expected, sight: Sight) -
     except (OSError, ValueError, KeyError) as error:
         found.hide("limits", error)
         return
-    for name, value in (expected.limits or {}).items():
-        found.compare(f"limit {name}", (value, value), seen.get(name))
+    wanted = (expected.limits or {}).items()
+    found.compare_all([(f"limit {name}", (value, value), seen.get(name)) for name, value in wanted])
     if expected.above_image is not None:
         _address_space(found, expected.above_image, sight.image, seen["AS"])
 
@@ -297,9 +305,11 @@ def _status(found: _Finding, directory: int, expected: Expected, sight: Sight) -
     if groups is not None:
         found.compare("groups", tuple(sorted(groups)), tuple(sorted(seen.groups)))
     for name in ("effective", "permitted", "inheritable", "bounding", "ambient"):
-        mask = getattr(expected, name)
-        if mask is not None:
-            found.compare(name, f"{mask:#x}", f"{getattr(seen, name):#x}")
+        mask, theirs = getattr(expected, name), getattr(seen, name)
+        if mask == theirs:
+            found.right.append(name)
+        elif mask is not None:
+            found.compare(name, f"{mask:#x}", f"{theirs:#x}")
     if expected.no_new_privs is not None:
         found.compare("no_new_privs", expected.no_new_privs, seen.no_new_privs)
     if expected.seccomp_mode is not None:

@@ -114,7 +114,11 @@ def path(value: object, where: str) -> str:
 
 def is_text(text: str) -> bool:
     """Whether it has no bytes in it that are no UTF-8, as Python carries them from a command line (PEP 383)."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def name(value: object, where: str, what: str) -> str:

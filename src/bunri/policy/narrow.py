@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from bunri.policy import _parse
@@ -20,8 +21,11 @@ _WITHIN: Final = {
 }
 
 
-def narrower_or_equal(policy: Policy, of: Policy) -> list[str]:
-    """What `policy` allows beyond `of`, in words; empty if nothing. A hole of `of` takes any value."""
+@lru_cache(maxsize=64)
+def narrower_or_equal(policy: Policy, of: Policy) -> tuple[str, ...]:
+    """What `policy` allows beyond `of`, in words; empty if nothing. A hole of `of` takes any value.
+
+    Remembered: whoever starts worker after worker under one policy asks for it each time."""
     found: list[str] = []
     if _WIDTH[policy.profile] > _WIDTH[of.profile]:
         found.append(f"profile: {policy.profile.value} is wider than {of.profile.value}")
@@ -33,7 +37,7 @@ def narrower_or_equal(policy: Policy, of: Policy) -> list[str]:
             found.append(f"{name}: left open (AT_START), where the class says {theirs!r}")
             continue
         found += [f"{name}: {text}" for text in compare(mine, theirs)]
-    return found
+    return tuple(found)
 
 
 def _files(mine: tuple[FileGrant, ...], theirs: tuple[FileGrant, ...]) -> Iterable[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Never, TypeVar, cast
 
@@ -194,16 +195,31 @@ class Policy:
         changed = {name: value for name, value in locals().items() if name in _NAMES and value is not _KEEP}
         return self._of(self.profile, changed, self)
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.profile, *self._values().values()))
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without what was worked out: a hash is this process's own."""
+        return {**self._values(), "profile": self.profile}
+
     def _values(self) -> dict[str, object]:
         return {name: getattr(self, name) for name in _NAMES}
 
-    @property
+    @cached_property
     def holes(self) -> tuple[str, ...]:
         """The names of the fields that are AT_START."""
         return tuple(name for name in _NAMES if getattr(self, name) is AtStart.AT_START)
 
     def settled(self) -> Settled:
         """The policy in plain values. UsageError if a hole is open."""
+        return self._settled
+
+    @cached_property
+    def _settled(self) -> Settled:
         if self.holes:
             names = ", ".join(self.holes)
             raise UsageError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import mmap
@@ -344,27 +343,28 @@ class _Materials(msgspec.Struct, frozen=True):
 
 def _materials() -> _Materials:
     """HostError where this process has no room for them: at once, and before anything is asked for."""
-    with contextlib.ExitStack() as opened:
-        try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            opened.callback(ours.close)
-            opened.callback(theirs.close)
-            reader, writer = os.pipe2(os.O_CLOEXEC)
-            opened.callback(os.close, reader)
-            opened.callback(os.close, writer)
-            tree = memfd.arena("bunri arena", arenas.SIZE)
-            opened.callback(os.close, tree)
-            mapping = mmap.mmap(tree, arenas.SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-            opened.callback(mapping.close)
-            fds.refuse_without_room(_LATER, reader)  # a pidfd comes, and what the look at it opens
-        except OSError as fault:
-            raise HostError(
-                f"the monitor has no room for another worker: {fault.strerror or fault}",
-                layer="descriptors" if fault.errno in NO_ROOM else "memory",
-                errno=fault.errno,
-                remedy=f"Close workers, or raise RLIMIT_NOFILE: each worker has {_KEPT} descriptors in the monitor",
-            ) from fault
-        opened.pop_all()
+    sockets: tuple[socket.socket, ...] = ()
+    numbers: list[int] = []
+    try:
+        ours, theirs = sockets = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        numbers += (reader, writer)
+        numbers.append(tree := memfd.arena("bunri arena", arenas.SIZE))
+        fds.refuse_without_room(_LATER, reader)  # a pidfd comes, and what the look at it opens
+        mapping = mmap.mmap(tree, arenas.SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+    except BaseException as fault:
+        for sock in sockets:
+            sock.close()
+        for number in numbers:
+            os.close(number)
+        if not isinstance(fault, OSError):
+            raise
+        raise HostError(
+            f"the monitor has no room for another worker: {fault.strerror or fault}",
+            layer="descriptors" if fault.errno in NO_ROOM else "memory",
+            errno=fault.errno,
+            remedy=f"Close workers, or raise RLIMIT_NOFILE: each worker has {_KEPT} descriptors in the monitor",
+        ) from fault
     return _Materials(ours, theirs, reader, writer, tree, mapping)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -85,6 +84,8 @@ def check_name(name: str) -> None:
 
 def nearest(name: str, valid: frozenset[str]) -> str:
     """The tail of an error message: the nearest valid name, if one is near."""
+    import difflib  # not for zygotes
+
     library = _LIBRARY_NAMES.get(name)
     if library is not None and library in valid:
         return f"; the kernel's name for it is {library!r}"

@@ -179,6 +179,8 @@ class Coder:
 
 def _refuse_too_large(body: bytes, blobs: Blobs) -> None:
     """What is put together from pieces is bounded at the other end, where more of it would be an attack."""
+    if not blobs and len(body) <= LARGEST_UNCUT:
+        return
     size = sum(len(data) for _, data in blobs) + (len(body) if len(body) > LARGEST_UNCUT else 0)
     if size > LARGEST_BODY:
         raise Fault(

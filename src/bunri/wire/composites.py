@@ -21,7 +21,7 @@ import msgspec
 from bunri.errors import UsageError
 from bunri.wire import bounds
 from bunri.wire.bounds import Fault
-from bunri.wire.plain import LIST, TUPLE
+from bunri.wire.plain import LIST, TUPLE, back_str
 from bunri.wire.shape import Shape, carried, each, fault_of, through, write
 
 _MOST: Final = msgspec.Meta(max_length=bounds.ITEMS)
@@ -45,7 +45,8 @@ def sequence(kind: Any, item: Shape, *, takes: Any = None) -> Shape:
         return wire_kind(value if to is None else each(to, value, sink))
 
     def back_each(value: Any, source: Any) -> Any:
-        items = value if back is None else each(back, value, source)
+        is_plain = back is None or (back is back_str and "\0" not in "".join(value))  # many texts are looked at as one
+        items = each(back, value, source) if back is not None and not is_plain else value
         if counted:
             _count_hashes(items)
         made = kind(items)

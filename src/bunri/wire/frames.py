@@ -20,6 +20,8 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
+import msgspec
+
 from bunri.errors import ProtocolError
 
 LARGEST_PACKET = 64 << 10  # bytes
@@ -78,8 +80,8 @@ class Blob(NamedTuple):
     length: int
 
 
-class Message(NamedTuple):
-    """One message."""
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One message. It holds nothing that could hold it."""
 
     kind: FrameKind
     flags: int

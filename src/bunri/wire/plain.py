@@ -35,7 +35,8 @@ _DAY: Final = 86_400_000_000  # microseconds
 # Text and numbers.
 
 
-def _back_str(value: Any, source: Any) -> Any:
+def back_str(value: Any, source: Any) -> Any:
+    """A text that came, looked at."""
     if "\0" in value:
         raise Fault("a NUL in a text; declare Annotated[str, bunri.RawText] if that is meant")
     return value
@@ -181,7 +182,7 @@ PLAIN: Final[dict[Any, Shape]] = {
     bool: Shape("bool", bool, python=bool),
     int: Shape("int", INT64, python=int),
     float: Shape("float", float, back=_back_float, python=float),
-    str: Shape("str", str, back=_back_str, python=str),
+    str: Shape("str", str, back=back_str, python=str),
     bytes: _bytes(bytes),
     bytearray: _bytes(bytearray),
     memoryview: _bytes(memoryview),

@@ -91,7 +91,7 @@ def record(cls: Any, fields: dict[str, Any], where: str, inner_of: Inner) -> Sha
     def back(value: Any, source: Any) -> Any:
         made = dict(zip(names, through(back_all, value, source, step), strict=True))
         try:
-            return cls(*[made.pop(name) for name in by_position], **made)
+            return cls(*[made.pop(name) for name in by_position], **made) if by_position else cls(**made)
         except Exception as fault:  # the class's own check of its values, whatever it raises
             raise Fault(f"{cls.__qualname__} refuses these values: {type(fault).__name__}") from None
 

@@ -44,7 +44,13 @@ class Account:
 
     def policy(self, of: bunri.Policy) -> bunri.Policy:
         """The session's policy."""
-        return of.with_(user=self.user, files=[self.files], file_size=self.file_size)
+        return _filled(of, self.user, self.files, self.file_size)
+
+
+@lru_cache(maxsize=64)
+def _filled(of: bunri.Policy, user: bunri.User, files: bunri.fs.FileGrant, file_size: int | None) -> bunri.Policy:
+    """The same object for the same account: what was worked out for it is not worked out again at his next login."""
+    return of.with_(user=user, files=[files], file_size=file_size)
 
 
 def account(main: Config, name: str, kind: Kind, tls: bool) -> Account:
@@ -60,14 +66,19 @@ def account(main: Config, name: str, kind: Kind, tls: bool) -> Account:
     if at_root and writes and not c.allow_writeable_chroot:
         _refuse_writable(home, entry)
     place = "/" if at_root else home
-    grant = bunri.fs.write if writes else bunri.fs.read  # what is off costs no permission
-    files, file_size = grant(home, at=place), FREE if writes else None
+    files, file_size = _grant(home, place, writes), FREE if writes else None
     gives_away = c.chown_uploads and not _is_as_local(c, kind) and bool(commands & UPLOADING)
     if gives_away:
         _entry(c.chown_username)
     rights = _rights(c, name, kind, commands, start, tls)
     ids_of = _ids_of if kind is Kind.LOCAL else _service_ids_of
     return Account(_user(entry, ids_of), files, file_size, rights, c, home, gives_away)
+
+
+@lru_cache(maxsize=64)
+def _grant(home: str, place: str, writes: bool) -> bunri.fs.FileGrant:
+    """What is off costs no permission."""
+    return (bunri.fs.write if writes else bunri.fs.read)(home, at=place)
 
 
 def _own(main: Config, name: str) -> Config:

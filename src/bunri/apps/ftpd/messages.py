@@ -10,6 +10,8 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from enum import Enum
 
+import msgspec
+
 import bunri
 
 
@@ -30,8 +32,7 @@ class Kind(Enum):
     GUEST = "guest"
 
 
-@dataclass(frozen=True)
-class Greeting:
+class Greeting(msgspec.Struct, frozen=True):
     """What the pre-login worker says and offers."""
 
     banner: str
@@ -42,16 +43,14 @@ class Greeting:
     any_name: bool = False  # no name is refused before its password is looked at: none has to be asked about
 
 
-@dataclass(frozen=True)
-class Handover:
+class Handover(msgspec.Struct, frozen=True):
     """What the session goes on with."""
 
     sent_ahead: bytes
     protected: bool = False  # PROT P was said
 
 
-@dataclass(frozen=True)
-class Rights:
+class Rights(msgspec.Struct, frozen=True):
     """What a session does for its peer. Its user, its root and its filter decide besides."""
 
     kind: Kind
@@ -102,8 +101,7 @@ class Action(Enum):
     MFMT = "MFMT"
 
 
-@dataclass(frozen=True)
-class Transfer:
+class Transfer(msgspec.Struct, frozen=True):
     """What a session says that it did, or failed to do. For the log."""
 
     action: Action
@@ -121,8 +119,7 @@ class Speech(Enum):
     RESPONSE = "response"
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """A line of the protocol (log_ftp_protocol)."""
 
     speech: Speech

@@ -16,8 +16,10 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
+
+from msgspec.structs import replace
 
 import bunri
 from bunri.apps.ftpd.accounts import Account, forget_service_users
@@ -51,6 +53,8 @@ class Crashes:
 
     def too_many(self, peer: str) -> bool:
         """Whether he has to wait."""
+        if not self._times:
+            return False
         oldest = time.monotonic() - WITHIN
         self._times = {each: times for each, times in self._times.items() if times[-1] > oldest}
         times = self._times.get(_network(peer))

@@ -31,4 +31,6 @@ def check(text: str) -> str | None:
 def among(commands: frozenset[str], text: str) -> frozenset[str]:
     """Which of the commands a list means: a verb is all that begins with it, as in vsftpd. SITE is SITE CHMOD as well."""
     named = frozenset(_named(text))
+    if not named:
+        return named
     return frozenset(name for name in commands if name in named or name.partition(" ")[0] in named)
