@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import lean
+import parts
 import pytest
 
 MONITORS = (
@@ -80,3 +81,16 @@ def test_a_worker_that_would_confine_itself_is_told_who_does() -> None:
     """It was told that there was no module `subprocess`."""
     with lean.Lean.start() as worker:
         assert "its class's policy confines it" in worker.confined()
+
+
+def test_a_worker_that_moves_no_large_bytes_shares_no_memory_with_its_monitor() -> None:
+    def arenas() -> int:
+        return Path("/proc/self/maps").read_text().count("/memfd:bunri arena")
+
+    before = arenas()
+    with lean.Lean.start() as worker:
+        assert worker.confined()
+        assert arenas() == before
+    with parts.Plain.start() as other:  # control: bytes go in and out of it
+        assert other.echo(bytes(1 << 20)) == bytes(1 << 20)
+        assert arenas() == before + 1

@@ -96,7 +96,7 @@ class TemplateReady(Message, frozen=True, tag="template_ready"):
 
 
 class MakeWorker(Message, frozen=True, tag="make_worker"):
-    """monitor -> template, with the worker's channel, its output pipe and its arena."""
+    """monitor -> template, with the worker's channel, its output pipe and, where calls may move large bytes, its arena."""
 
     number: int
     compartment: str  # qualified name, in the role's module

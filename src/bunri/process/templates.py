@@ -93,6 +93,7 @@ class TemplateHandle(Zygote):
         self.settled: Settled = policy.settled()
         self.cls = cls
         self.contract: Contract = contract_of(cls)
+        self.arena = arenas.SIZE if self.contract.has_blobs else 0  # bytes
         self.fixed: Identity | None = None if program.users is None else resolve(self.settled.user, None)
         needs = replace(needs_of(self.contract), names=names_of(program, self.settled))
         tells = program.tells_denials
@@ -171,7 +172,7 @@ class TemplateHandle(Zygote):
         if sum(len(t.workers) for t in self.role.templates.values()) >= MOST_WORKERS:
             raise UsageError(f"{MOST_WORKERS} workers of one module are alive. Close some before starting more")
         worker = Worker(self.program, self, self.contract, loop)
-        made = _materials()
+        made = _materials(self.arena)
         try:
             worker.group = self._group()
             identity = self._identity(worker)
@@ -180,9 +181,10 @@ class TemplateHandle(Zygote):
             if worker.group is not None:
                 worker.group.remove()
             raise
-        theirs, writer, tree = made.theirs, made.writer, made.tree
+        theirs, handed = made.theirs, (made.writer, *made.memfd)
         link = Link(made.ours, takes=gives_descriptors(self.contract), restless=True)
-        worker.side = MonitorSide(link, Arena.of_monitor(made.mapping), worker, loop)
+        arena = Arena.of_monitor(made.mapping) if made.mapping is not None else None
+        worker.side = MonitorSide(link, arena, worker, loop)
         worker.number = next(self._numbers)
         if self.attended:
             several = self.cls is Launcher or self.settled.processes > 0
@@ -194,16 +196,16 @@ class TemplateHandle(Zygote):
         self.workers[worker.number] = worker
         uid, gid = (identity.uid, identity.gid) if identity is not None else (None, None)
         groups = identity.groups if identity is not None else ()
-        request = MakeWorker(worker.number, self.cls.__qualname__, uid, gid, groups, arenas.SIZE)
+        request = MakeWorker(worker.number, self.cls.__qualname__, uid, gid, groups, self.arena)
 
         def ask() -> None:
             try:
                 if not worker.is_over:
-                    self.say(request, [theirs.fileno(), writer, tree])
+                    self.say(request, [theirs.fileno(), *handed])
             finally:
                 theirs.close()
-                os.close(writer)
-                os.close(tree)
+                for number in handed:
+                    os.close(number)
             if self.ended:  # before it knew of this one, perhaps
                 self.program.supervisor.run_soon(lambda: worker.on_zygote_died(self.cause_of_end(worker)))
             elif worker.is_over:
@@ -245,7 +247,7 @@ class TemplateHandle(Zygote):
             template=self.pid,
             links=self._links_of_others(),
             descriptors=expected_descriptors(self.contract),
-            image=self.image + arenas.SIZE if self.image else None,
+            image=self.image + self.arena if self.image else None,
             as_worker=self.waits and self.program.users is not None and not self.role.mapped,
         )
 
@@ -284,7 +286,7 @@ class TemplateHandle(Zygote):
         if settled.file_size is not None:
             limits["FSIZE"] = settled.file_size
         if settled.memory < self.settled.memory and self.image:
-            limits["AS"] = self.image + arenas.SIZE + settled.memory
+            limits["AS"] = self.image + self.arena + settled.memory
         return Narrowed(limits, settled.memory, settled.cpu, settled.wall)
 
     # hearing -------------------------------------------------------------------------------------------------------
@@ -329,19 +331,20 @@ class _Materials(msgspec.Struct, frozen=True):
     theirs: socket.socket
     reader: int
     writer: int
-    tree: int
-    mapping: mmap.mmap
+    memfd: tuple[int, ...]  # that of its arena, where it has one
+    mapping: mmap.mmap | None
 
     def close(self) -> None:
         """All of it."""
-        self.mapping.close()
+        if self.mapping is not None:
+            self.mapping.close()
         for sock in (self.ours, self.theirs):
             sock.close()
-        for number in (self.reader, self.writer, self.tree):
+        for number in (self.reader, self.writer, *self.memfd):
             os.close(number)
 
 
-def _materials() -> _Materials:
+def _materials(arena: int) -> _Materials:
     """HostError where this process has no room for them: at once, and before anything is asked for."""
     sockets: tuple[socket.socket, ...] = ()
     numbers: list[int] = []
@@ -349,9 +352,11 @@ def _materials() -> _Materials:
         ours, theirs = sockets = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         reader, writer = os.pipe2(os.O_CLOEXEC)
         numbers += (reader, writer)
-        numbers.append(tree := memfd.arena("bunri arena", arenas.SIZE))
+        if arena:
+            numbers.append(memfd.arena("bunri arena", arena))
         fds.refuse_without_room(_LATER, reader)  # a pidfd comes, and what the look at it opens
-        mapping = mmap.mmap(tree, arenas.SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        both = mmap.PROT_READ | mmap.PROT_WRITE
+        mapping = mmap.mmap(numbers[-1], arena, mmap.MAP_SHARED, both) if arena else None
     except BaseException as fault:
         for sock in sockets:
             sock.close()
@@ -365,7 +370,7 @@ def _materials() -> _Materials:
             errno=fault.errno,
             remedy=f"Close workers, or raise RLIMIT_NOFILE: each worker has {_KEPT} descriptors in the monitor",
         ) from fault
-    return _Materials(ours, theirs, reader, writer, tree, mapping)
+    return _Materials(ours, theirs, reader, writer, tuple(numbers[2:]), mapping)
 
 
 def needs_of(contract: Contract) -> Needs:

@@ -71,13 +71,10 @@ class Unborn:
         first_free = _FIRST_FREE + (_LOOP if self.make_loop is not None else 0)
         self.keep = tuple(range(first_free))
         self.ready = prepare(steps, Surround(self.image, CHANNEL, first_free))
-        # The address range is the template's; over it each worker maps its own arena, and no view has to be made.
-        room = mmap.mmap(-1, arena, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(room))
-        self._map = prepared.call("mmap", address, arena, mmap.PROT_READ | mmap.PROT_WRITE, _SHARED_FIXED, -1)
+        self._maps, shared = _arena_of(arena)
         self._channel = prepared.call("dup3", -1, CHANNEL, os.O_CLOEXEC)
         self._outputs = [prepared.call("dup3", -1, number) for number in (1, 2)]
-        self.places = [self._map, self._channel, *self._outputs]
+        self.places = [*self._maps, self._channel, *self._outputs]
         if self.ready is None:
             last = fds.LAST if proc is None else KEPT_FROM - 1
             self.places.append(prepared.call("close_range", _FIRST_FREE, last))
@@ -86,7 +83,7 @@ class Unborn:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=CHANNEL)
         link = Link(sock, takes=takes_descriptors(contract))
         bare = any(isinstance(step, StrictMode) for step in steps)
-        self.side = WorkerSide(link, Arena.of_worker(room), contract, compartment, bare=bare)
+        self.side = WorkerSide(link, shared, contract, compartment, bare=bare)
         for service in contract.service_contracts:
             stub_class(service.cls, service)  # a class is dear to make
         self.reseed = _reseeders()
@@ -94,15 +91,27 @@ class Unborn:
         self.ahead = prepared.Copies()
 
     def fill_in(self, request: MakeWorker, descriptors: Sequence[int], ahead: prepared.Copies) -> None:
-        """For the next one: its ids, its channel, its output and its arena, and what it copies ahead."""
-        channel, output, arena = descriptors
+        """For the next one: its ids, its channel, its output and its arena, if it has one, and what it copies ahead."""
+        channel, output, *arena = descriptors
         self.request, self.ahead = request, ahead
-        self._map[0][5] = arena
+        for call in self._maps:
+            call[0][5] = arena[0]
         self._channel[0][1] = channel
         for call in self._outputs:
             call[0][1] = output
         if self.ready is not None:
             self.ready.fill_in(request.uid, request.gid)
+
+
+def _arena_of(size: int) -> tuple[list[prepared.Call], Arena | None]:
+    """How a worker maps its arena, and the arena, if it has one. The address range is the template's; over it each worker
+    maps its own, and no view has to be made."""
+    if not size:
+        return [], None
+    room = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(room))
+    mapped = prepared.call("mmap", address, size, mmap.PROT_READ | mmap.PROT_WRITE, _SHARED_FIXED, -1)
+    return [mapped], Arena.of_worker(room)
 
 
 def be_worker(unborn: Unborn, go: tuple[int, int] | None) -> NoReturn:

@@ -55,6 +55,11 @@ class Coder:
         self._in_wire = places is Places.FIELDS
         self._is_bare = shape.to is None and shape.back is None and not blobs
 
+    @property
+    def has_blobs(self) -> bool:
+        """Whether large bytes may travel beside the body."""
+        return bool(self._blobs)
+
     def encode(self, value: Any, sink: Sink | None) -> tuple[bytes, Blobs]:
         """The body, and what travels beside it. UsageError, with what was duplicated closed, for a value that may not cross."""
         if not self._is_bare:

@@ -93,6 +93,7 @@ class MethodContract:
         self._raises = Raised(getattr(function, "_bunri_raises", ()), self._where)
         self._arguments, takes = arguments_coder(shapes, self._where)
         self._result = result_coder(answer, f"{self._where} -> result")
+        self.has_blobs = self._arguments.has_blobs or self._result.has_blobs
         self._keyword_only = tuple(p.name for p in self._signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
         self._count = len(self._signature.parameters)
         self.arity = (
@@ -155,6 +156,12 @@ class Contract(msgspec.Struct, frozen=True, eq=False):
     def service_contracts(self) -> tuple[Contract, ...]:
         """Their contracts."""
         return tuple(contract_of(service) for service in self.services)
+
+    @property
+    def has_blobs(self) -> bool:
+        """Whether a call of it, or of one of the services, may take or give large bytes."""
+        methods = [self.init, *self.methods, *(method for each in self.service_contracts for method in each.methods)]
+        return any(method.has_blobs for method in methods)
 
 
 _contracts: dict[type, Contract] = {}
