@@ -148,7 +148,7 @@ sys.path.insert(0, sys.argv[1])
 import victim, bunri
 from bunri.confine import detect
 detect()
-resource.setrlimit(resource.RLIMIT_AS, (40 << 20, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (30 << 20, resource.RLIM_INFINITY))
 try:
     with victim.Victim.start() as worker:
         print(worker.twice(1))

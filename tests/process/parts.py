@@ -52,6 +52,9 @@ class Plain(bunri.Compartment):
     def fail(self, text: str) -> None:
         raise ValueError(text)
 
+    def fail_by_name(self, *, text: str) -> None:
+        raise ValueError(text)
+
     @bunri.raises(NotFound)
     def find(self, name: str) -> int:
         raise NotFound(name)

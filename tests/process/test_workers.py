@@ -84,6 +84,9 @@ def test_an_undeclared_exception_arrives_as_text_with_its_traceback() -> None:
             worker.fail("bo\x1bo")
         frames = [line for line in str(caught.value).splitlines() if line.startswith("  File ")]
         assert len(frames) == 1 and frames[0].endswith("in fail"), "the user's own, not bunri's above it"
+        with pytest.raises(bunri.RemoteError) as caught:
+            worker.fail_by_name(text="no")
+        assert str(caught.value).count("  File ") == 1
         assert worker.add(1) == 1  # it lives on
 
 

@@ -245,7 +245,8 @@ class Conversation(ABC):
                 if not self.push(packet, descriptors):
                     return False
                 self._outbox.popleft()
-                self._sent(descriptors)
+                if descriptors:
+                    self._sent(descriptors)
         return True
 
     @property

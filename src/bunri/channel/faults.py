@@ -20,7 +20,8 @@ from bunri.text import printable
 
 _LONGEST_TEXT = 4096  # characters
 _LONGEST_TRACE = 32768
-_HERE = os.path.join(os.path.dirname(__file__), "")
+_BUNRI = os.path.dirname(os.path.dirname(__file__))
+_ON_THE_WAY = tuple(os.path.join(_BUNRI, folder, "") for folder in ("channel", "wire"))  # to a user's method
 _DENIED = frozenset({_errno.EPERM, _errno.EACCES, _errno.EROFS})
 
 
@@ -73,7 +74,7 @@ def _trace(fault: BaseException) -> str:
     """A traceback without source lines, since looking them up would open files; and from where the user's code begins."""
     frames = traceback.StackSummary()
     walk: TracebackType | None = fault.__traceback__
-    while walk is not None and walk.tb_next is not None and walk.tb_frame.f_code.co_filename.startswith(_HERE):
+    while walk is not None and walk.tb_next is not None and walk.tb_frame.f_code.co_filename.startswith(_ON_THE_WAY):
         walk = walk.tb_next
     while walk is not None:
         code = walk.tb_frame.f_code

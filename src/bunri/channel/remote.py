@@ -247,8 +247,7 @@ class RemoteService:
         call: Call[Any] = Call()
         asking = self.side.asking
         one = asking.ask(self.number, method, method.bind(args, kwargs), call=call)
-        call.attach(stop=lambda: asking.withdraw(one))
-        call.attach(drive=lambda call, timeout: asking.wait_for(call.done))
+        call.attach(stop=lambda: asking.withdraw(one), drive=lambda call, timeout: asking.wait_for(call.done))
         self.side.flush()
         return call
 

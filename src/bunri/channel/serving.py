@@ -211,7 +211,7 @@ class WorkerSide(Conversation):
         method = self._contract.methods[message.method]
         try:
             args = method.decode_arguments(message.body, self.source(descriptors), self.blobs_of(message))
-            result = self._bound[method.number](*method.positional(args), **method.keywords(args))
+            result = method.call(self._bound[method.number], args)
             if method.kind is Kind.PLAIN:
                 self._answer(message.call, method, result)
             elif method.kind is Kind.STREAM:
@@ -227,7 +227,7 @@ class WorkerSide(Conversation):
         init = self._contract.init
         try:
             args = init.decode_arguments(message.body, self.source(descriptors), self.blobs_of(message))
-            self._object = self._make(*init.positional(args), **init.keywords(args))
+            self._object = init.call(self._make, args)
             self._bound = [getattr(self._object, method.name) for method in self._contract.methods]
             self._answer(message.call, init, None)
         except ProtocolError:

@@ -249,7 +249,7 @@ class Services:
         with answering(side, request.blocks):
             try:
                 method = request.method
-                result = getattr(request.service, method.name)(*method.positional(args), **method.keywords(args))
+                result = method.call(getattr(request.service, method.name), args)
                 if method.kind is Kind.STREAM:
                     self._give(request, result)
                 else:
@@ -393,7 +393,7 @@ class Services:
         method = request.method
         try:
             with answering(self._side, request.blocks):
-                result = getattr(request.service, method.name)(*method.positional(args), **method.keywords(args))
+                result = method.call(getattr(request.service, method.name), args)
                 if method.kind is Kind.ASYNC:
                     self._answer(request, await result)
                 elif method.kind is Kind.ASYNC_STREAM:

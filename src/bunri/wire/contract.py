@@ -128,17 +128,10 @@ class MethodContract:
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """Call the method itself with a canonical tuple."""
-        return function(*self.positional(args), **self.keywords(args))
-
-    def positional(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Of a canonical tuple, what is passed by position."""
-        return args if not self._keyword_only else args[: self._first_keyword]
-
-    def keywords(self, args: tuple[Any, ...]) -> dict[str, Any]:
-        """Of a canonical tuple, what can only be passed by name."""
         if not self._keyword_only:
-            return {}
-        return dict(zip(self._keyword_only, args[self._first_keyword :], strict=True))
+            return function(*args)
+        first = self._first_keyword
+        return function(*args[:first], **dict(zip(self._keyword_only, args[first:], strict=True)))
 
 
 class Contract(msgspec.Struct, frozen=True, eq=False):

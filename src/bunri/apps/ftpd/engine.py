@@ -349,6 +349,12 @@ class Engine(DataConnections):
             shown = "PASS <password>" if text[:5].upper() == "PASS " else text
             self._logged(Said(Speech.COMMAND, _text(shown)))
 
+    def log(self, msg: str, logfun: Any = None) -> None:
+        """What pyftpdlib remarks is in no log of vsftpd's."""
+
+    def __repr__(self) -> str:
+        return f"<session of {self.username!r}>"  # pyftpdlib asks for it at each turn, for a log that it does not write
+
     def respond(self, resp: str, logfun: Any = None) -> None:
         self._respond(resp)
 
