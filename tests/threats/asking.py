@@ -36,6 +36,10 @@ class Asking(bunri.Compartment):
     def __init__(self, slow: Slow) -> None:
         self._slow = slow
 
+    def large(self, data: bytes) -> int:
+        """For its sake there is an arena."""
+        return len(data)
+
     def rows(self, size: int, count: int, honest: bool) -> Iterator[str]:
         """So many, each of that size; all at once, whatever credit there is, where it is not honest."""
         for _ in range(count if honest else 0):

@@ -50,6 +50,13 @@ class Owned(bunri.Compartment):
         return run(code)
 
 
+class OwnedWithArena(Owned):
+    """Has memory that it shares with the monitor."""
+
+    def large(self, data: bytes) -> int:
+        return len(data)
+
+
 def owned_code() -> Callable[[], int]:
     """A function of the attacker's own machine code: getpid by the 32-bit table, through int 0x80."""
     page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)

@@ -36,10 +36,10 @@ def attack(code: str) -> str:
             return signal.Signals(died.exit.signal).name if died.exit.signal else str(died)
 
 
-def raw(message: bytes, *, wait: float = 0.0) -> str:
+def raw(message: bytes, *, wait: float = 0.0, worker_class: type[owned.Owned] = owned.Owned) -> str:
     """A worker that speaks the wire by hand: the death that follows."""
     code = f"os.write(3, {message!r}); time.sleep({wait}); result = 'alive'"
-    with owned.Owned.start() as worker:
+    with worker_class.start() as worker:
         with pytest.raises(bunri.WorkerDied) as caught, bunri.deadline(10):
             worker.run_code(code)
         assert isinstance(caught.value.__cause__, bunri.ProtocolError), caught.value
@@ -555,8 +555,9 @@ def test_threat_20_attack() -> None:
                 os.ftruncate(number, size)
     finally:
         os.close(number)
-    told = raw(pack(FrameKind.REPLY, b"\xa0", call=2, blobs=[(0, 0, 1 << 20)]))  # type: ignore[list-item]
-    assert "outside of the sender's half" in told
+    beyond = pack(FrameKind.REPLY, b"\xa0", call=2, blobs=[(0, 0, 1 << 20)])  # type: ignore[list-item]
+    assert "outside of the sender's half" in raw(beyond, worker_class=owned.OwnedWithArena)
+    assert "where there is no arena" in raw(beyond)  # its calls move no large bytes: no memory is shared
 
 
 def test_threat_20_control() -> None:
