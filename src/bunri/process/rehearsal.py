@@ -1,7 +1,7 @@
 """Runs in: the base zygote, before any role is forked from it. A worker's talk, held with nobody.
 
 What CPython has run a few times it has specialised (PEP 659). Where that has happened before the fork it need not happen
-in every worker; and a worker's first call, which is all that many are made for, writes to a fifth fewer of the pages
+in every worker; and a worker's first call, which is all that many are made for, writes to a tenth fewer of the pages
 that it shares with its zygote, each of which the kernel copies for it.
 
 The monitor's half of the talk is written down before it begins: it is the same each time. No code of a user runs.
@@ -26,7 +26,7 @@ from bunri.service import Service
 from bunri.wire import Contract, contract_of
 from bunri.wire.frames import FrameKind, pack
 
-_TIMES = 9  # CPython looks at a function after 8 calls, and again at what it has run twice since
+_TIMES = 9  # CPython 3.11 begins to specialise a function when it has been called eight times
 
 
 class _Record(msgspec.Struct):
@@ -54,6 +54,8 @@ class _Worker(Compartment):
 
 
 class _Side(WorkerSide):
+    """When the monitor has said all, the talk is over, and not the process."""
+
     def leave(self, code: int) -> NoReturn:
         raise EOFError
 

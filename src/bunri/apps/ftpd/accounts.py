@@ -49,7 +49,7 @@ class Account:
 
 @lru_cache(maxsize=64)
 def _filled(of: bunri.Policy, user: bunri.User, files: bunri.fs.FileGrant, file_size: int | None) -> bunri.Policy:
-    """The same object for the same account: what was worked out for it is not worked out again at his next login."""
+    """The same object at each login of an account: what was worked out for it is not worked out again."""
     return of.with_(user=user, files=[files], file_size=file_size)
 
 
