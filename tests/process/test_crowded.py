@@ -6,6 +6,8 @@ import asyncio
 import logging
 import os
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -276,3 +278,50 @@ def test_calls_of_one_method_keep_their_order_whatever_waits() -> None:
 
     here = asyncio.run(asyncio.wait_for(main(), 60))
     assert here.sizes == here.notes == [3 << 20 if n % 3 == 0 else n for n in range(30)]
+
+
+START_IN_A_CROWD = """
+import os
+import resource
+import socket
+import time
+import bunri
+import parts
+from bunri.process import program
+
+def started():
+    try:
+        with parts.Plain.start() as worker:
+            print("served", worker.add(1))
+    except bunri.HostError as fault:
+        print("refused", os.strerror(fault.errno), "RLIMIT_NOFILE" in fault.remedy)
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+started()
+one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+for _ in range(3):
+    socket.send_fds(one, [b"x"], [0] * 50)
+started()
+for _ in range(3):
+    for number in socket.recv_fds(other, 1, 50)[1]:
+        os.close(number)
+started()
+until = time.monotonic() + 5
+while any(t.workers for t in program.current().templates()) and time.monotonic() < until:
+    time.sleep(0.05)
+print(sum(len(t.workers) - len(t.spares) for t in program.current().templates()))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may have any number under way (CAP_SYS_RESOURCE)")
+def test_a_start_among_too_many_descriptors_under_way_is_refused_and_leaves_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", START_IN_A_CROWD], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "served 1",
+        "refused Too many references: cannot splice True",
+        "served 1",
+        "0",
+    ]

@@ -202,6 +202,8 @@ class TemplateHandle(Zygote):
             try:
                 if not worker.is_over:
                     self.say(request, [theirs.fileno(), *handed])
+            except HostError as fault:
+                worker.cannot_start(fault)
             finally:
                 theirs.close()
                 for number in handed:

@@ -8,6 +8,7 @@ waited behind it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import threading
 from collections.abc import Sequence
@@ -56,7 +57,8 @@ class Zygote:
                 self.program.supervisor.add(self._control.fileno(), self.hear_some)
 
     def say(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Ask for something. A zygote that is gone is noticed where its socket is heard."""
+        """Ask for something. A zygote that is gone is noticed where its socket is heard. HostError where descriptors go along, and
+        this user has too many under way."""
         data = messages.encode(message)
         if len(data) > messages.LARGEST:
             raise InternalError(
@@ -64,7 +66,21 @@ class Zygote:
             )
         with contextlib.suppress(BrokenPipeError, ConnectionResetError), self._sending:
             if not self.ended:
-                sockets.send(self._control, data, list(descriptors))
+                self._send(data, list(descriptors))
+
+    def _send(self, data: bytes, descriptors: list[int]) -> None:
+        try:
+            sockets.send(self._control, data, descriptors)
+        except OSError as fault:
+            if fault.errno != errno.ETOOMANYREFS:
+                raise
+            raise HostError(
+                f"{self.what} could not be asked: more descriptors of this user were sent and not yet received than a process "
+                f"of his may have",
+                layer="descriptors",
+                errno=fault.errno,
+                remedy="Receive what was sent, or raise RLIMIT_NOFILE (unix(7), ETOOMANYREFS)",
+            ) from fault
 
     def hear_some(self) -> None:
         """Take a few messages: one that sends without end has no more than its turn."""
