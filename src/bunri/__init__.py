@@ -32,12 +32,23 @@ else:
             return importlib.import_module("bunri.testing")
         if name not in ("__all__", "confine") and (name.startswith("_") or _is_part(name)):
             raise AttributeError(name)  # `from bunri import seccomp` asks first whether it is there
-        from bunri import _public
-
+        _public = _load()
         globals().update({each: getattr(_public, each) for each in ("__all__", *_public.__all__)})
         if name in globals():
             return globals()[name]
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def _load():
+        """All at once. A Ctrl-C waits until it is there: msgspec crashes (SIGSEGV) where one comes while it makes a decoder, and
+        what was imported by half would be imported by half again."""
+        import signal
+
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        try:
+            from bunri import _public
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return _public
 
     def _is_part(name):
         import importlib.util

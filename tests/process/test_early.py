@@ -116,3 +116,22 @@ rehearsal.rehearse(lambda: asked.append(1) or len(asked) < 3)
 print(len(asked), opened() == before)
 """)
     assert out == "3 True"
+
+
+def test_ctrl_c_waits_until_the_public_names_are_there() -> None:
+    """msgspec crashes where it comes while a decoder is made: one of forty programs that were interrupted did."""
+    out = said("""
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "bunri.broker.messages":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+import bunri
+try:
+    bunri.Policy
+except KeyboardInterrupt:
+    print("interrupted", hasattr(sys.modules.get("bunri._public"), "Policy"))
+print(bunri.Policy.__name__, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+""")
+    assert out.splitlines() == ["interrupted True", "Policy set()"]
