@@ -119,7 +119,7 @@ print(len(asked), opened() == before)
 
 
 def test_ctrl_c_waits_until_the_public_names_are_there() -> None:
-    """msgspec crashes where it comes while a decoder is made: one of forty programs that were interrupted did."""
+    """msgspec crashes where it comes while a decoder is made: one of fifty programs that were interrupted did."""
     out = said("""
 import os, signal, sys
 class Interrupting:

@@ -172,15 +172,6 @@ class _Finding:
         else:
             self.differences.append(Difference(field, str(expected), str(seen)))
 
-    def compare_all(self, what: Iterable[tuple[str, object, object]]) -> None:
-        """Field, expected, seen of each."""
-        right = self.right
-        for field, expected, seen in what:
-            if expected == seen:
-                right.append(field)
-            else:
-                self.compare(field, expected, seen)
-
     def hide(self, field: str, error: Exception) -> None:
         self.unreadable.append(Unreadable(field, (error.errno or 0) if isinstance(error, OSError) else 0))
 
@@ -243,8 +234,8 @@ def _limits(found: _Finding, directory: int, expected: Expected, sight: Sight) -
     except (OSError, ValueError, KeyError) as error:
         found.hide("limits", error)
         return
-    wanted = (expected.limits or {}).items()
-    found.compare_all([(f"limit {name}", (value, value), seen.get(name)) for name, value in wanted])
+    for name, value in (expected.limits or {}).items():
+        found.compare(f"limit {name}", (value, value), seen.get(name))
     if expected.above_image is not None:
         _address_space(found, expected.above_image, sight.image, seen["AS"])
 

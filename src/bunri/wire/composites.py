@@ -45,8 +45,9 @@ def sequence(kind: Any, item: Shape, *, takes: Any = None) -> Shape:
         return wire_kind(value if to is None else each(to, value, sink))
 
     def back_each(value: Any, source: Any) -> Any:
-        is_plain = back is None or (back is back_str and "\0" not in "".join(value))  # many texts are looked at as one
-        items = each(back, value, source) if back is not None and not is_plain else value
+        # Many texts are looked at as one.
+        is_right = back is back_str and "\0" not in "".join(value)
+        items = value if back is None or is_right else each(back, value, source)
         if counted:
             _count_hashes(items)
         made = kind(items)

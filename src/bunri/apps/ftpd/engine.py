@@ -353,7 +353,9 @@ class Engine(DataConnections):
         """What pyftpdlib remarks is in no log of vsftpd's."""
 
     def __repr__(self) -> str:
-        return f"<session of {self.username!r}>"  # pyftpdlib asks for it at each turn, for a log that it does not write
+        return (
+            f"<session of {self.username!r}>"  # pyftpdlib asks for it when it closes, for a log that it does not write
+        )
 
     def respond(self, resp: str, logfun: Any = None) -> None:
         self._respond(resp)
