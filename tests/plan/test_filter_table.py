@@ -131,7 +131,7 @@ def test_template_and_top_up_together_are_the_workers_list(policy: Policy, needs
     whole = allow.worker_program(_means(policy, needs))
     made = plan(policy, hosts.ROOT, needs, python=PYTHON)
     filters = [Program.from_bytes(s.program) for s in (*made.template, *made.worker) if isinstance(s, Filter)]
-    values = (0, 1, 4, 22, 24, 38, 47, 0x1000, 0x5401, CLONE_NEWUSER, (1 << 64) - 1)
+    values = (0, 1, 4, 22, 24, 38, 41, 47, 0x1000, 0x5401, CLONE_NEWUSER, (1 << 64) - 1)
     for call in group("@known"):
         for value in values:
             args = (value,) * 6

@@ -15,6 +15,8 @@ import parts
 import pytest
 
 import bunri
+from bunri.kernel import procfs
+from bunri.kernel.pinned import Pinned
 from bunri.process import ahead, program, spares
 from bunri.process.spares import Spares
 
@@ -136,8 +138,8 @@ def faults_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
-def faults_from_start_to_answer(policy: bunri.Policy) -> int:
-    """Of a spare that was made when all had been learned."""
+def taught_spares(policy: bunri.Policy) -> Spares:
+    """All were made when all had been learned."""
     for _ in range(5):
         with parts.Plain.start_under(policy) as worker:
             worker.add(1)
@@ -146,6 +148,11 @@ def faults_from_start_to_answer(policy: bunri.Policy) -> int:
     for _ in range(len(found)):
         parts.Plain.start_under(policy).close()
     until_ready(found)
+    return found
+
+
+def faults_from_start_to_answer(policy: bunri.Policy) -> int:
+    found = taught_spares(policy)
     before = {worker.pid: faults_of(worker.pid) for worker in found._waiting}
     with parts.Plain.start_under(policy) as worker:
         worker.add(1)
@@ -160,6 +167,22 @@ def test_spares_have_copied_what_workers_write_to(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ahead, "LESSONS", 0)
     untaught = faults_from_start_to_answer(parts.Plain.policy.with_(memory="72M"))
     assert taught < untaught / 2
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a process that is not dumpable shows its pages to root only")
+def test_a_template_copies_for_its_spares_in_the_fork() -> None:
+    """Where the host has io_uring: else each makes them itself, by as many faults as there are pages."""
+    ring = Pinned().ring
+    if ring < 0:
+        pytest.skip("this host has no io_uring")
+    os.close(ring)
+    found = taught_spares(parts.Plain.policy.with_(memory="74M"))
+    pages = found._written._pages
+    assert pages
+    for worker in found._waiting:
+        own = {address for address, own in procfs.private_pages(procfs.open_process(worker.pid), 1 << 20) if own}
+        assert len(pages - own) < len(pages) / 10
+        assert faults_of(worker.pid) < len(pages) / 2
 
 
 def test_a_worker_that_writes_everywhere_costs_spares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def attack(code: str, compartment: type[owned.Owned] = owned.Owned) -> str:
 
 @pytest.mark.parametrize(
     "name",
-    ["unshare", "setns", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "keyctl", "add_key", "open_by_handle_at", "mount",
+    ["unshare", "setns", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_register", "keyctl", "add_key", "open_by_handle_at", "mount",
      "pivot_root", "fsopen", "init_module", "kexec_load", "seccomp", "fanotify_init", "ptrace"],
 )  # fmt: skip
 def test_threat_15_attack(name: str) -> None:

@@ -63,6 +63,8 @@ _AARCH64 = {
 # Since 5.1 a new call has one number everywhere.
 _COMMON = {
     "pidfd_send_signal": 424,
+    "io_uring_setup": 425,
+    "io_uring_register": 427,
     "open_tree": 428,
     "move_mount": 429,
     "fsopen": 430,

@@ -19,6 +19,7 @@ SET_SECUREBITS = 28
 SET_NO_NEW_PRIVS = 38
 GET_NO_NEW_PRIVS = 39
 GET_TID_ADDRESS = 40
+SET_THP_DISABLE = 41
 CAP_AMBIENT = 47
 SET_MDWE = 65
 GET_MDWE = 66
@@ -58,6 +59,11 @@ def set_mdwe() -> None:
 
 def mdwe() -> bool:
     return prctl(GET_MDWE, "PR_GET_MDWE") & _MDWE_REFUSE_EXEC_GAIN != 0
+
+
+def set_small_pages() -> None:
+    """No transparent huge pages for this process, nor for what is forked from it until that takes it back."""
+    prctl(SET_THP_DISABLE, "PR_SET_THP_DISABLE", 1)
 
 
 def set_dumpable(value: int) -> None:

@@ -187,9 +187,11 @@ def _granted(means: Means) -> list[Rule]:
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECUREBITS, _PR_CAPBSET_READ = 1, 4, 28, 23
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_SET_MDWE = 24, 38, 47, 65
+_PR_SET_THP_DISABLE = 41
 _JOIN_SESSION_KEYRING = 1
 _PIDFD_SELF, _MADV_POPULATE_WRITE = -10000, 23
 _SET_MODE_FILTER = 1
+_REGISTER_BUFFERS, _UNREGISTER_BUFFERS = 0, 1
 _FORK = 0x00200000 | 0x01000000 | 0xFF  # CHILD_CLEARTID, CHILD_SETTID, the signal: what fork(3) makes of clone(2)
 _CLONE_NOT_A_CHILD = 0x100 | 0x8000 | 0x10000 | 0x800000  # VM PARENT THREAD UNTRACED
 
@@ -209,9 +211,8 @@ def _more(means: Means, steps: Sequence[AnyStep]) -> list[Rule]:
     """Rules for the template's life and for exactly these steps."""
     rules = _template_life(means)
     kinds = {type(step) for step in steps}
-    options = sorted({option for kind in kinds for option in _PRCTL.get(kind, ())})
-    if options:
-        rules.append(allow("prctl", when=Arg(0).int32.one_of(*options), reason="steps: prctl"))
+    options = sorted({_PR_SET_THP_DISABLE, *(option for kind in kinds for option in _PRCTL.get(kind, ()))})
+    rules.append(allow("prctl", when=Arg(0).int32.one_of(*options), reason="steps: prctl; its template's small pages"))
     if NewSession in kinds:
         rules.append(allow("setsid", reason="step: a session of its own"))
     if Keyring in kinds:
@@ -245,6 +246,7 @@ def _template_life(means: Means) -> list[Rule]:
     """Clone, hear, tell, reap; and what a worker does before its steps: take its places, make a loop."""
     loop = ("epoll_create1", "epoll_ctl", "getsockname", "getpeername")
     own = (Arg(0).int32 == _PIDFD_SELF) & (Arg(3).int32 == _MADV_POPULATE_WRITE)
+    pins = Arg(1).int32.one_of(_REGISTER_BUFFERS, _UNREGISTER_BUFFERS)
     rules = [
         dangerous_allow("clone3", reason="the template makes workers"),
         allow("sendmsg", "recvmsg", "pidfd_send_signal", "pidfd_open", reason="the template hears and tells"),
@@ -253,6 +255,7 @@ def _template_life(means: Means) -> list[Rule]:
         dangerous_allow(
             "process_madvise", when=own, reason="the worker copies what it will write to, of its own memory"
         ),
+        dangerous_allow("io_uring_register", when=pins, reason="the template pins what its workers will write to"),
         allow("dup2", "dup3", "close_range", "fcntl", "ioctl", reason="the worker takes its places"),
         allow("socketpair", when=Arg(0).int32 == _calls.AF_UNIX, reason="the worker makes its loop"),
         allow(*loop, reason="the worker makes its loop"),

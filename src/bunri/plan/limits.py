@@ -1,7 +1,7 @@
 """Runs in: nowhere; values only. The limits of a worker (setrlimit(2)), in two steps.
 
 What does not hinder the template is set there and inherited. The rest would stop the template itself: it holds a
-descriptor per worker, and forks.
+descriptor per worker, forks, and pins memory.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from bunri.policy import largest_file
 
 CORE = 1  # not 0: a piped core_pattern starts its handler, as root, for 0 too, but not for 1 (THREATS 28; core(5))
 PENDING_SIGNALS = 256
+PINNED = 64 << 20  # bytes, of all templates of one role: what their workers will write to (kernel/pinned.py)
 
 
 def inherited(means: Means) -> dict[str, int]:
@@ -23,7 +24,7 @@ def inherited(means: Means) -> dict[str, int]:
     values = {
         "CORE": CORE,
         "FSIZE": largest,
-        "MEMLOCK": 0,
+        "MEMLOCK": PINNED,
         "MSGQUEUE": 0,
         "NICE": 0,
         "RTPRIO": 0,
@@ -34,7 +35,7 @@ def inherited(means: Means) -> dict[str, int]:
 def own(means: Means) -> dict[str, int]:
     """Set by the worker, after its uid: RLIMIT_NPROC counts by uid."""
     policy = means.policy
-    values = {"NOFILE": policy.open_files}
+    values = {"NOFILE": policy.open_files, "MEMLOCK": 0}
     if means.counts_own_processes:
         brokers = 1 if means.listens else 0  # of the same uid
         launcher = 1 if means.needs.shape is Shape.PROGRAM else 0

@@ -2,8 +2,10 @@
 
 A worker shares its template's memory, and the kernel copies each page when it is first written to (fork(2)). For CPython
 that is every page whose objects are used: some three hundred faults between START and the first answer, each of which
-costs more than the copy. So a worker has its copies made at once; a spare one, while nobody waits. Which pages these will
-be, the kernel knows of the workers that were used before: the first few, of which each must have written to a page.
+costs more than the copy. So a worker has its copies made at once; a spare one, while nobody waits. Its template pins these
+pages, so that the fork itself makes them (kernel/pinned.py); what it may not pin, the worker copies first of all. Which
+pages they will be, the kernel knows of the workers that were used before: the first few, of which each must have written
+to a page.
 
 Any of them may be somebody else's, and write to pages that no other needs, or to none. All that this costs is time: a
 worker copies MOST pages at the most, and what is in them every worker has anyway.

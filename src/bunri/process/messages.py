@@ -107,8 +107,8 @@ class MakeWorker(Message, frozen=True, tag="make_worker"):
 
 
 class Ahead(Message, frozen=True, tag="ahead"):
-    """monitor -> template: memory that its workers write to, as (address, bytes, address, bytes ...). They copy it before they
-    do anything else."""
+    """monitor -> template: memory that its workers write to, as (address, bytes, address, bytes ...). It is copied before they do
+    anything else."""
 
     memory: tuple[int, ...]
 

@@ -16,8 +16,9 @@ from typing import NoReturn
 
 from bunri.compartment import Compartment
 from bunri.confine import Context, StepFailed, carry_out
-from bunri.kernel import clone, heap, prepared
+from bunri.kernel import clone, heap, prctl, prepared
 from bunri.kernel.descriptors import duplicate_above
+from bunri.kernel.pinned import Pinned
 from bunri.plan.steps import Heap, Label
 from bunri.process import here
 from bunri.process.keeper import Keeper
@@ -41,6 +42,7 @@ class Template(Keeper):
         self.compartments = compartments
         self._clone = clone.Cloner(clone.flags_of((*plan.namespaces, "user") if plan.user else plan.namespaces))
         self._unborn: dict[str, Unborn] = {}
+        self._pinned = Pinned()
         self._ahead = prepared.Copies()
         self._image = 0
         self._proc = -1  # /proc of the role's root: to map a worker's user namespace, and for its label
@@ -52,6 +54,7 @@ class Template(Keeper):
         self._begin(mounts)
 
     def _begin(self, mounts: list[int]) -> NoReturn:
+        prctl.set_small_pages()  # a fork copies a pinned page as a whole
         self._image = _image()
         if self.plan.user == "mapped" or self._labelled:
             proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -76,7 +79,7 @@ class Template(Keeper):
 
     def handle(self, request: Down, descriptors: list[int]) -> None:
         if isinstance(request, Ahead):
-            self._ahead = prepared.Copies(request.memory)
+            self._ahead = prepared.Copies(self._pinned.hold(request.memory))
             return
         if not isinstance(request, MakeWorker):
             super().handle(request, descriptors)
@@ -130,7 +133,7 @@ class Template(Keeper):
             os.close(writer)
 
     def _own_descriptors(self) -> tuple[int, ...]:
-        own = (0, 1, 2, self.control.fileno(), self.monitor, self._proc)
+        own = (0, 1, 2, self.control.fileno(), self.monitor, self._proc, self._pinned.ring)
         return tuple(number for number in own if number >= 0)
 
 

@@ -28,7 +28,7 @@ from bunri.compartment import Compartment
 from bunri.confine import Context, StepFailed, Surround, carry_out, prepare
 from bunri.errors import UsageError
 from bunri.kernel import descriptors as fds
-from bunri.kernel import prepared
+from bunri.kernel import prctl, prepared
 from bunri.plan.steps import AnyStep, StrictMode
 from bunri.process.messages import Failed, MakeWorker
 from bunri.wire import Contract
@@ -74,7 +74,8 @@ class Unborn:
         self._maps, shared = _arena_of(arena)
         self._channel = prepared.call("dup3", -1, CHANNEL, os.O_CLOEXEC)
         self._outputs = [prepared.call("dup3", -1, number) for number in (1, 2)]
-        self.places = [*self._maps, self._channel, *self._outputs]
+        small_pages = prepared.call("prctl", prctl.SET_THP_DISABLE, 0)  # were its template's
+        self.places = [small_pages, *self._maps, self._channel, *self._outputs]
         if self.ready is None:
             last = fds.LAST if proc is None else KEPT_FROM - 1
             self.places.append(prepared.call("close_range", _FIRST_FREE, last))
