@@ -16,14 +16,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
-from pyftpdlib.exceptions import FilesystemError
-from pyftpdlib.handlers import FTPHandler
-from pyftpdlib.handlers.ftp.producers import BufferedIteratorProducer
-from pyftpdlib.ioloop import IOLoop
-
 from bunri.apps.ftpd.data import DataConnections
 from bunri.apps.ftpd.files import Files, has_control, shown
 from bunri.apps.ftpd.journal import Journal
+from bunri.apps.ftpd.library import BufferedIteratorProducer, FilesystemError, FTPHandler, IOLoop
 from bunri.apps.ftpd.messages import (
     Action,
     Data,

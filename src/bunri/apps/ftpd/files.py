@@ -15,10 +15,8 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pyftpdlib.exceptions import FilesystemError
-from pyftpdlib.filesystems import AbstractedFS
-
 import bunri
+from bunri.apps.ftpd.library import AbstractedFS, FilesystemError
 from bunri.apps.ftpd.messages import Owners, Rights, Uploads
 from bunri.apps.ftpd.patterns import matches
 

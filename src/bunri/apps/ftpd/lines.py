@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyftpdlib.handlers import FTPHandler
-from pyftpdlib.ioloop import AsyncChat, _RetryError
+from bunri.apps.ftpd.library import AsyncChat, FTPHandler, RetryError
 
 LONGEST = 2048  # bytes of a command
 BEHIND = 1 << 16  # bytes of answers that wait for the peer until he is obeyed again; and of his commands that wait
@@ -37,7 +36,7 @@ class Lines(FTPHandler):
     def handle_read(self) -> None:
         try:
             self.ac_in_buffer += self.recv(self.ac_in_buffer_size)
-        except _RetryError:
+        except RetryError:
             return
         self._obey()
         if self._is_held:

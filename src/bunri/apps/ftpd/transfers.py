@@ -13,9 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from pyftpdlib.exceptions import _FileReadWriteError
-from pyftpdlib.handlers import DTPHandler, ThrottledDTPHandler
-
+from bunri.apps.ftpd.library import DTPHandler, FileReadWriteError, ThrottledDTPHandler
 from bunri.apps.ftpd.messages import Rights
 
 AT_ONCE = 1 << 16  # bytes of a file that is not worth a turn of the loop
@@ -86,7 +84,7 @@ class Explained:
 
     def handle_error(self: Any) -> None:
         fault = sys.exc_info()[1]
-        if isinstance(fault, _FileReadWriteError) and isinstance(fault.__cause__, OSError):
+        if isinstance(fault, FileReadWriteError) and isinstance(fault.__cause__, OSError):
             self._resp = (f"426 {fault.__cause__.strerror}; transfer aborted.", None)
             self.close()
         else:
@@ -126,7 +124,7 @@ class Quick(DTPHandler):
         try:
             self.file_obj.write(self._room[:count])
         except OSError as fault:
-            raise _FileReadWriteError(fault) from fault
+            raise FileReadWriteError(fault) from fault
 
     handle_read_event = handle_read  # what the loop calls
 
