@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -169,20 +170,56 @@ def test_spares_have_copied_what_workers_write_to(monkeypatch: pytest.MonkeyPatc
     assert taught < untaught / 2
 
 
+PINNING = """\
+import time, parts
+from test_spares import pages_of, faults_of, pinned_by, spares, taught_spares, until
+spares.KEPT = 2.0
+found = taught_spares(parts.Plain.policy)
+pages, template = found._written._pages, found._template
+for worker in found._waiting:
+    print("shared", len(pages - pages_of(worker.pid)), "of", len(pages), "faults", faults_of(worker.pid))
+print("pinned", pinned_by(template.pid))
+until(lambda: not pinned_by(template.pid))
+print("pinned", pinned_by(template.pid))
+for _ in range(2):
+    parts.Plain.start().close()
+until(lambda: pinned_by(template.pid))
+print("pinned", pinned_by(template.pid))
+"""
+
+
+def pages_of(pid: int) -> set[int]:
+    """Those that nobody else has."""
+    return {address for address, own in procfs.private_pages(procfs.open_process(pid), 1 << 20) if own}
+
+
+def pinned_by(pid: int) -> int:
+    """KiB (proc_pid_status(5))."""
+    found = re.search(r"^VmPin:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="a process that is not dumpable shows its pages to root only")
 def test_a_template_copies_for_its_spares_in_the_fork() -> None:
-    """Where the host has io_uring: else each makes them itself, by as many faults as there are pages."""
+    """Where the host has io_uring: else each makes them itself, by as many faults as there are pages. And it keeps no memory from
+    being swapped out while nobody starts any. In a program of its own: there is a limit for all templates of a user."""
     ring = Pinned().ring
     if ring < 0:
         pytest.skip("this host has no io_uring")
     os.close(ring)
-    found = taught_spares(parts.Plain.policy.with_(memory="74M"))
-    pages = found._written._pages
-    assert pages
-    for worker in found._waiting:
-        own = {address for address, own in procfs.private_pages(procfs.open_process(worker.pid), 1 << 20) if own}
-        assert len(pages - own) < len(pages) / 10
-        assert faults_of(worker.pid) < len(pages) / 2
+    done = subprocess.run(
+        [sys.executable, "-c", PINNING], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done
+    *workers, at_work, idle, again = [
+        [int(word) for word in line.split() if word.isdigit()] for line in done.stdout.splitlines()
+    ]
+    assert len(workers) >= spares.LEAST
+    for shared, pages, faults in workers:
+        assert shared < pages / 10
+        assert faults < pages / 2
+    assert at_work == again > idle == [0]
 
 
 def test_a_worker_that_writes_everywhere_costs_spares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

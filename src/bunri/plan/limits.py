@@ -14,7 +14,6 @@ from bunri.policy import largest_file
 
 CORE = 1  # not 0: a piped core_pattern starts its handler, as root, for 0 too, but not for 1 (THREATS 28; core(5))
 PENDING_SIGNALS = 256
-PINNED = 64 << 20  # bytes, of all templates of one role: what their workers will write to (kernel/pinned.py)
 
 
 def inherited(means: Means) -> dict[str, int]:
@@ -24,12 +23,16 @@ def inherited(means: Means) -> dict[str, int]:
     values = {
         "CORE": CORE,
         "FSIZE": largest,
-        "MEMLOCK": PINNED,
         "MSGQUEUE": 0,
         "NICE": 0,
         "RTPRIO": 0,
     }
     return _within_host(values, means)
+
+
+def of_the_monitor(means: Means) -> dict[str, int]:
+    """For a worker without confinement: what the zygotes have more of than their monitor, for their templates to pin."""
+    return {name: value for name, value in means.host.limits.items() if name == "MEMLOCK" and value >= 0}
 
 
 def own(means: Means) -> dict[str, int]:

@@ -327,6 +327,9 @@ class _Build:
     def _unconfined(self) -> tuple[tuple[AnyStep, ...], tuple[AnyStep, ...]]:
         """A clean environment, descriptors, umask and the identity: that is all."""
         worker: list[AnyStep] = [NewSession(reason="no terminal of the monitor's")]
+        values = limits.of_the_monitor(self.means)
+        if values:
+            worker.append(Limits(values=values, reason="the monitor's: its zygotes may pin more"))
         worker += self._set_ids()
         worker.append(ParentDeath(reason="after the change of uid, which clears it"))
         worker.append(CloseDescriptors(reason="only what it was handed"))

@@ -9,6 +9,7 @@ the callers the processors that they wait for. Without starts for a while all ar
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -47,6 +48,9 @@ class Spares:
         self._watching = False  # a look whether anybody still starts any is due
         self._closed = False
         self._written = Written()
+        self._memory: tuple[int, ...] = ()  # what they copy ahead
+        self._told: tuple[int, ...] = ()  # of it, the template; none while nobody starts any
+        self._telling = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -65,6 +69,8 @@ class Spares:
             if repeated:
                 self._wanted, self._wanted_ever = self.number, True
                 self._refill_at(self._when_to_refill())
+        if repeated and self._told is not self._memory:
+            self._tell(self._memory)
         if found is not None:
             found.belongs_to(loop)
         return found
@@ -76,7 +82,13 @@ class Spares:
             return
         memory = self._written.learn(template.pid, used.pid)
         if memory is not None:
-            template.say(Ahead(memory), ())
+            self._memory = memory
+            self._tell(memory)
+
+    def _tell(self, memory: tuple[int, ...]) -> None:
+        with self._telling:
+            self._told = memory
+            self._template.say(Ahead(memory), ())
 
     def close(self) -> None:
         """End them, and make no more."""
@@ -156,6 +168,8 @@ class Spares:
                     self._template.program.supervisor.run_at(until, self._end_idle)
                 return
             unwanted, self._waiting = list(self._waiting), deque()
+        if self._told:
+            self._tell(())  # it need not keep that memory pinned
         for worker in unwanted:
             worker.kill("it was a spare, and is not needed")
 

@@ -12,6 +12,7 @@ whatever lock it held, and a descriptor would be in every worker.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import importlib.util
@@ -27,7 +28,7 @@ from typing import NoReturn
 
 from bunri.compartment import Compartment
 from bunri.errors import UsageError
-from bunri.kernel import clone, ids, prctl
+from bunri.kernel import clone, ids, prctl, rlimit
 from bunri.kernel import descriptors as fds
 from bunri.process import here
 from bunri.process.keeper import Keeper
@@ -42,6 +43,7 @@ from bunri.wire import Contract, contract_of
 _CODECS = ("ascii", "latin-1", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252", "cp437",
            "idna", "punycode", "unicode_escape", "raw_unicode_escape", "hex", "base64")  # fmt: skip
 
+_PINNED = 64 << 20  # bytes, of all templates of one user id (kernel/pinned.py)
 _STACK = 2 << 20  # bytes, of each thread that a worker is granted, in place of 8 MiB: they count as its memory
 
 
@@ -56,6 +58,7 @@ def run_base(control_number: int) -> NoReturn:
     threading.stack_size(_STACK)
     os.chdir("/")
     _empty_stdin()
+    _may_pin()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     _rehearse_if_early(control)
     _, descriptors, _, _ = socket.recv_fds(control, 1, 1)
@@ -80,6 +83,14 @@ def _rehearse_if_early(control: socket.socket) -> None:
         from bunri.process.rehearsal import rehearse
 
         rehearse(has_time)
+
+
+def _may_pin() -> None:
+    """So that many templates may, not the first few. No worker keeps the limit: its own is none, or its monitor's."""
+    _, most = rlimit.get("MEMLOCK")
+    if most != rlimit.INFINITY and most < _PINNED:
+        with contextlib.suppress(OSError):  # without CAP_SYS_RESOURCE it stays
+            rlimit.set_("MEMLOCK", _PINNED, _PINNED)
 
 
 def _empty_stdin() -> None:
