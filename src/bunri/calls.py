@@ -62,8 +62,9 @@ class Call(concurrent.futures.Future[R], Awaitable[R]):
         @property
         def _condition(self):
             """What the base and its module's `wait` and `as_completed` take: whoever asks for it waits without driving."""
-            if self._observed is not None and self._state == "PENDING":
-                self._observed()
+            observed = self._observed
+            if observed is not None and self._state == "PENDING":
+                observed()
             return _changed
 
     def attach(
@@ -90,6 +91,7 @@ class Call(concurrent.futures.Future[R], Awaitable[R]):
                     self.set_running_or_notify_cancel()  # tells those who wait for several
                 return
             self._result, self._exception, self._state = value, error, "FINISHED"
+            self._drive = self._stop = self._observed = None  # they hold what holds this Call
             for waiter in self._waiters:
                 (waiter.add_result if error is None else waiter.add_exception)(self)
             if _asleep:
@@ -127,8 +129,10 @@ class Call(concurrent.futures.Future[R], Awaitable[R]):
             if _asleep:
                 _changed.notify_all()
         self._invoke_callbacks()  # type: ignore[attr-defined]
-        if self._stop is not None:
-            self._stop()
+        stop = self._stop
+        self._drive = self._stop = self._observed = None
+        if stop is not None:
+            stop()
         return True
 
     def __await__(self) -> Generator[Any, None, R]:
@@ -149,16 +153,18 @@ class Call(concurrent.futures.Future[R], Awaitable[R]):
 
     def _wait(self, timeout: float | None) -> None:
         """Until it has ended. TimeoutError, or CancelledError where that is how it ended."""
-        if self._drive is not None and not self.done():
-            self._drive(self, timeout)
+        drive = self._drive  # it ends, perhaps, in this moment
+        if drive is not None and not self.done():
+            drive(self, timeout)
         if not self.done():
             self._sleep(None if timeout is None else time.monotonic() + timeout)
         if self._state in _CANCELLED:
             raise concurrent.futures.CancelledError
 
     def _sleep(self, until: float | None) -> None:
-        if self._observed is not None:
-            self._observed()
+        observed = self._observed
+        if observed is not None:
+            observed()
         with _lock:
             while not self.done():
                 left = None if until is None else until - time.monotonic()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
+import gc
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import parts
 import pytest
@@ -320,3 +323,42 @@ def test_a_call_that_ends_after_its_loop_harms_nobody(caplog: pytest.LogCaptureF
     call.finish(1, None)
     assert call.result() == 1
     assert not caplog.records
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def test_a_call_that_has_ended_waits_for_no_collector() -> None:
+    """It holds what drives and stops it, and these hold it: a program of many calls would spend its time on looking for them."""
+    with parts.Plain.start() as worker, without_collector():
+        ended = bunri.call(worker.add, 1)
+        assert ended.result() == 1
+        failed = bunri.call(worker.fail, "why")
+        assert isinstance(failed.exception(), bunri.RemoteError)
+        (cancelled := bunri.call(worker.sleep, 60)).cancel()
+        left = [weakref.ref(each) for each in (ended, failed, cancelled)]
+        del ended, failed, cancelled
+        with pytest.raises(bunri.WorkerDied):  # by then all is over with the third as well
+            worker.add(1)
+        assert [each() for each in left] == [None] * 3
+
+
+def test_a_call_that_was_awaited_waits_for_no_collector() -> None:
+    async def main() -> None:
+        async with parts.Plain.start() as worker:
+            await bunri.call(worker.add, 1)
+            with without_collector():
+                call = bunri.call(worker.add, 1)
+                assert await call == 2
+                left = weakref.ref(call)
+                del call
+                assert left() is None
+
+    asyncio.run(main())
