@@ -88,7 +88,7 @@ def command(
 def _log_plainly() -> None:
     """When, who, what: so no record need find out from which thread and line it comes (logging HOWTO, "Optimization")."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    logging._srcfile = None
+    logging._srcfile = None  # pyright: ignore[reportPrivateUsage]
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
