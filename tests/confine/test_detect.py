@@ -66,7 +66,7 @@ def test_what_it_says_of_landlock_and_mdwe_is_what_happens() -> None:
 
 def test_what_was_refused_has_a_remark() -> None:
     host = detect()
-    for name in ("pivot_root", "seccomp", "seccomp_notify", "mdwe", "keyring", "clone3", "mount_setattr"):
+    for name in ("pivot_root", "seccomp", "seccomp_notify", "mdwe", "keyring", "clone3", "io_uring", "mount_setattr"):
         assert getattr(host, name) or name in host.remarks
 
 

@@ -9,11 +9,11 @@ import resource
 from collections.abc import Iterator
 
 import pytest
-from forked import become_ordinary, in_child
+from forked import become_ordinary, errno_of, in_child
 
 from bunri.kernel import prctl, procfs
 from bunri.kernel._call import syscall_raw
-from bunri.kernel.pinned import Pinned
+from bunri.kernel.pinned import Pinned, open_ring
 
 PAGE = mmap.PAGESIZE
 PAGES = 8
@@ -53,7 +53,7 @@ def memory() -> Iterator[Memory]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _has_rings() -> None:
-    if not in_child(lambda: Pinned().ring >= 0):
+    if in_child(errno_of, open_ring) != 0:
         pytest.skip("this host has no io_uring, or lets us have none")
 
 
@@ -66,14 +66,14 @@ def test_a_fork_copies_what_is_pinned_and_shares_the_rest(memory: Memory) -> Non
 
     def parent() -> tuple[set[int], list[int], set[int]]:
         before = of_a_child(memory)
-        return before, Pinned().hold(memory.runs(0, 3, 6)), of_a_child(memory)
+        return before, Pinned(open_ring()).hold(memory.runs(0, 3, 6)), of_a_child(memory)
 
     assert in_child(parent) == (set(), [], {0, 3, 6})
 
 
 def test_the_copies_are_apart(memory: Memory) -> None:
     def parent() -> tuple[bytes, bytes]:
-        Pinned().hold(memory.runs(1))
+        Pinned(open_ring()).hold(memory.runs(1))
 
         def child() -> bytes:
             seen = ctypes.string_at(memory.start + PAGE, 1)
@@ -88,7 +88,7 @@ def test_the_copies_are_apart(memory: Memory) -> None:
 
 def test_what_is_held_takes_the_place_of_what_was(memory: Memory) -> None:
     def parent() -> list[set[int]]:
-        held, seen = Pinned(), []
+        held, seen = Pinned(open_ring()), []
         for pages in ((0, 1, 2), (2, 7), ()):
             assert held.hold(memory.runs(*pages)) == []
             seen.append(of_a_child(memory))
@@ -102,7 +102,7 @@ def test_what_cannot_be_pinned_is_named_and_the_rest_is_held(memory: Memory) -> 
 
     def parent() -> tuple[bool, set[int]]:
         fixed = Memory(mmap.PROT_READ)
-        left = Pinned().hold([*memory.runs(0, 1), *fixed.runs(4), *memory.runs(5)])
+        left = Pinned(open_ring()).hold([*memory.runs(0, 1), *fixed.runs(4), *memory.runs(5)])
         return left == fixed.runs(4), of_a_child(memory)
 
     assert in_child(parent) == (True, {0, 1, 5})
@@ -113,7 +113,7 @@ def test_a_limit_holds(memory: Memory) -> None:
 
     def parent(most: int) -> tuple[bool, set[int]]:
         become_ordinary()
-        held = Pinned()
+        held = Pinned(open_ring())
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
         return held.hold(memory.runs(2, 4)) == memory.runs(2, 4), of_a_child(memory)
 
@@ -125,22 +125,17 @@ def test_nothing_can_be_submitted_to_the_ring() -> None:
     """It was made disabled: not even its owner has any I/O done by it."""
 
     def parent() -> int:
-        answer = syscall_raw(IO_URING_ENTER, Pinned().ring, 1, 0, 0, None, 0)
+        answer = syscall_raw(IO_URING_ENTER, open_ring(), 1, 0, 0, None, 0)
         return ctypes.get_errno() if answer < 0 else 0
 
     assert in_child(parent) == errno.EBADFD
 
 
-def test_a_host_without_io_uring_pins_nothing(memory: Memory) -> None:
-    """As where a container refuses it: here every descriptor is taken."""
+def test_without_a_ring_nothing_is_pinned(memory: Memory) -> None:
+    def parent() -> tuple[bool, set[int]]:
+        return Pinned(-1).hold(memory.runs(0)) == memory.runs(0), of_a_child(memory)
 
-    def parent() -> tuple[bool, bool, set[int]]:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-        none = Pinned()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-        return none.ring < 0, none.hold(memory.runs(0)) == memory.runs(0), of_a_child(memory)
-
-    assert in_child(parent) == (True, True, set())
+    assert in_child(parent) == (True, set())
 
 
 def test_small_pages_are_for_the_template_alone() -> None:

@@ -8,8 +8,10 @@ filter or a security module takes away. Only the standard library and bunri.kern
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
+import mmap
 import os
 import signal
 import sys
@@ -43,6 +45,7 @@ from bunri.kernel import (  # noqa: E402
     notify,
     paths,
     pidfd,
+    pinned,
     prctl,
     rlimit,
     seccomp,
@@ -170,6 +173,15 @@ def _clone3() -> None:
     if pid == 0:
         os._exit(0)
     os.waitpid(pid, 0)
+
+
+def _pin() -> None:
+    with mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as room:
+        page = ctypes.c_char.from_buffer(room)
+        left = pinned.Pinned(pinned.open_ring()).hold((ctypes.addressof(page), mmap.PAGESIZE))
+        del page
+    if left:
+        raise OSError(errno.ENOMEM, "io_uring_register")
 
 
 class _Hidden:
@@ -315,6 +327,7 @@ _TRIED: dict[str, Callable[[], object]] = {
     "close_range": _close_range,
     "clone3": _clone3,
     "pidfd": lambda: pidfd.open_(os.getpid()),
+    "io_uring": _pin,
     "keyring": keyring.join_session,
     "openat2": lambda: paths.openat2("/", os.O_PATH),
     "mount_setattr": _set_mount_attributes,

@@ -6,8 +6,7 @@ on with its own. Where it is known what both will write to, that is half the wor
 
 What pins it is the table of fixed buffers of an io_uring, and nothing else of it is used: the ring is made disabled and
 is never enabled (IORING_SETUP_R_DISABLED), so that nothing can be submitted to it. A child has no use for the
-descriptor, and closes it; what is pinned is its parent's memory. A host that has no io_uring, or lets us have none, pins
-nothing, and so does a limit (RLIMIT_MEMLOCK).
+descriptor, and closes it; what is pinned is its parent's memory. How much may be is a limit of the user's (RLIMIT_MEMLOCK).
 """
 
 from __future__ import annotations
@@ -26,16 +25,18 @@ Run = tuple[int, int]
 """Address and bytes."""
 
 
-class Pinned:
-    """Memory of this process. One ring, for as long as the process lives."""
+def open_ring() -> int:
+    """A ring, disabled. EPERM where it is forbidden (io_uring_disabled) or refused by a container, ENOSYS where not built in."""
+    parameters = (ctypes.c_uint32 * _WORDS)()
+    parameters[_FLAGS] = _SETUP_R_DISABLED
+    return syscall("io_uring_setup", 1, ctypes.byref(parameters))
 
-    def __init__(self) -> None:
-        parameters = (ctypes.c_uint32 * _WORDS)()
-        parameters[_FLAGS] = _SETUP_R_DISABLED
-        try:
-            self.ring = syscall("io_uring_setup", 1, ctypes.byref(parameters))
-        except OSError:  # this host has none: not built in, forbidden (io_uring_disabled), or refused by a container
-            self.ring = -1
+
+class Pinned:
+    """Memory of this process, held by a ring; by none (-1), nothing is ever held."""
+
+    def __init__(self, ring: int) -> None:
+        self._ring = ring
         self._held = False
 
     def hold(self, memory: Sequence[int]) -> list[int]:
@@ -52,7 +53,7 @@ class Pinned:
 
     def _hold_all(self, runs: Sequence[Run]) -> set[Run]:
         """Those that are held now."""
-        if self.ring < 0 or not runs:
+        if self._ring < 0 or not runs:
             return set()
         if not self._register(REGISTER_BUFFERS, runs):
             runs = list(filter(self._would_hold, runs))
@@ -68,7 +69,7 @@ class Pinned:
     def _register(self, what: int, runs: Sequence[Run]) -> bool:
         vectors = words(*(word for run in runs for word in run)) if runs else None
         try:
-            syscall("io_uring_register", self.ring, what, vectors, len(runs))
+            syscall("io_uring_register", self._ring, what, vectors, len(runs))
         except OSError:
             return False
         return True

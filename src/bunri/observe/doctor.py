@@ -150,6 +150,7 @@ _SIMPLE: tuple[tuple[str, str, str], ...] = (
     ("close_range", "no descriptor is left open by mistake", "Linux 5.9"),
     ("clone3", "workers with pidfd and time namespace in one call", _KERNEL),
     ("pidfd", "a worker is ended by a handle, never by a number that may be another's", "Linux 5.3"),
+    ("io_uring", "a fork copies at once what workers will write to: repeated starts cost less", "sysctl kernel.io_uring_disabled=0"),
     ("keyring", "keys of its own", _KERNEL),
     ("openat2", "paths opened beneath a folder only", "Linux 5.6"),
     ("memory_groups", "one bound for all memory that a worker causes", "Delegate=yes in its unit, or systemd-run --scope -p Delegate=yes"),

@@ -211,8 +211,11 @@ def _more(means: Means, steps: Sequence[AnyStep]) -> list[Rule]:
     """Rules for the template's life and for exactly these steps."""
     rules = _template_life(means)
     kinds = {type(step) for step in steps}
-    options = sorted({_PR_SET_THP_DISABLE, *(option for kind in kinds for option in _PRCTL.get(kind, ()))})
-    rules.append(allow("prctl", when=Arg(0).int32.one_of(*options), reason="steps: prctl; its template's small pages"))
+    options = {option for kind in kinds for option in _PRCTL.get(kind, ())}
+    if means.pins:
+        options.add(_PR_SET_THP_DISABLE)  # its template's
+    if options:
+        rules.append(allow("prctl", when=Arg(0).int32.one_of(*sorted(options)), reason="steps: prctl"))
     if NewSession in kinds:
         rules.append(allow("setsid", reason="step: a session of its own"))
     if Keyring in kinds:
@@ -246,7 +249,6 @@ def _template_life(means: Means) -> list[Rule]:
     """Clone, hear, tell, reap; and what a worker does before its steps: take its places, make a loop."""
     loop = ("epoll_create1", "epoll_ctl", "getsockname", "getpeername")
     own = (Arg(0).int32 == _PIDFD_SELF) & (Arg(3).int32 == _MADV_POPULATE_WRITE)
-    pins = Arg(1).int32.one_of(_REGISTER_BUFFERS, _UNREGISTER_BUFFERS)
     rules = [
         dangerous_allow("clone3", reason="the template makes workers"),
         allow("sendmsg", "recvmsg", "pidfd_send_signal", "pidfd_open", reason="the template hears and tells"),
@@ -255,11 +257,14 @@ def _template_life(means: Means) -> list[Rule]:
         dangerous_allow(
             "process_madvise", when=own, reason="the worker copies what it will write to, of its own memory"
         ),
-        dangerous_allow("io_uring_register", when=pins, reason="the template pins what its workers will write to"),
         allow("dup2", "dup3", "close_range", "fcntl", "ioctl", reason="the worker takes its places"),
         allow("socketpair", when=Arg(0).int32 == _calls.AF_UNIX, reason="the worker makes its loop"),
         allow(*loop, reason="the worker makes its loop"),
     ]
+    if means.pins:
+        hold = Arg(1).int32.one_of(_REGISTER_BUFFERS, _UNREGISTER_BUFFERS)
+        reason = "the template pins what its workers will write to, by a ring that does nothing else"
+        rules.append(dangerous_allow("io_uring_register", when=hold, reason=reason))
     if not means.host.clone3:
         child = Arg(0).masked(_CLONE_NOT_A_CHILD) == 0
         rules.append(dangerous_allow("clone", when=child, reason="the template makes workers, in their namespaces"))

@@ -47,6 +47,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     close_range: bool = False
     clone3: bool = False
     pidfd: bool = False
+    io_uring: bool = False  # memory can be pinned by one, so that a fork copies it
     keyring: bool = False
     openat2: bool = False
     label_module: str = ""  # which security module labels processes: "selinux", "apparmor", or none

@@ -33,6 +33,7 @@ ROOT: Final = Host(
     close_range=True,
     clone3=True,
     pidfd=True,
+    io_uring=True,
     keyring=True,
     openat2=True,
     mount_setattr=True,
@@ -75,10 +76,11 @@ DOCKER_ROOT: Final = replace(
     namespaces=(),
     pivot_root=False,
     clone3=False,
+    io_uring=False,
     keyring=False,
     mount_setattr=False,
     reads_not_dumpable=False,
-    remarks={**_WITHOUT_NAMESPACES, "clone3": "ENOSYS", "keyring": "EPERM", "pivot_root": "EPERM"},
+    remarks={**_WITHOUT_NAMESPACES, "clone3": "ENOSYS", "io_uring": "EPERM", "keyring": "EPERM", "pivot_root": "EPERM"},
 )
 """Docker's default profile, as its root, on 6.12: no namespaces, fourteen capabilities."""
 

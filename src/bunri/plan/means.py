@@ -93,6 +93,11 @@ class Means(msgspec.Struct, frozen=True, dict=True):
         return self.policy.memory if mine else None
 
     @property
+    def pins(self) -> bool:
+        """Whether the template may pin what its workers write to: as root, for an ordinary user's monitor cannot see what that is."""
+        return self.host.io_uring and self.host.is_root and self.needs.shape is Shape.WORKER
+
+    @property
     def host_network(self) -> bool:
         return any(grant.kind is NetKind.DANGEROUS_HOST for grant in self.policy.network)
 

@@ -100,6 +100,7 @@ def plan(
         layers=listed,
         expected=expected(means, template, worker),
         memory_group=means.memory_group,
+        pins=means.pins,
         program_filter=_program_filter(means),
         notes=(*policy.notes, *missed, *([_DEVELOPMENT] if means.tells_denials else [])),
     )

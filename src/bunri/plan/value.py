@@ -62,6 +62,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[Layer, ...]
     expected: Expected
     memory_group: int | None = None  # bytes; the monitor makes it, and puts the process in
+    pins: bool = False  # the template may pin what its workers will write to
     program_filter: bytes = b""  # the last one of a program, installed just before it is executed
     notes: tuple[str, ...] = ()
 

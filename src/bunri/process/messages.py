@@ -78,6 +78,7 @@ class MakeTemplate(Message, frozen=True, tag="make_template"):
     namespaces: tuple[str, ...]
     user: str | None
     worker: tuple[AnyStep, ...]
+    pins: bool = False  # it may pin what its workers will write to
     mounts_at: tuple[str, ...] = ()
 
 

@@ -8,6 +8,7 @@ It runs no code of the user any more, but it has (the imports): the monitor look
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import socket
@@ -18,7 +19,7 @@ from bunri.compartment import Compartment
 from bunri.confine import Context, StepFailed, carry_out
 from bunri.kernel import clone, heap, prctl, prepared
 from bunri.kernel.descriptors import duplicate_above
-from bunri.kernel.pinned import Pinned
+from bunri.kernel.pinned import Pinned, open_ring
 from bunri.plan.steps import Heap, Label
 from bunri.process import here
 from bunri.process.keeper import Keeper
@@ -42,7 +43,8 @@ class Template(Keeper):
         self.compartments = compartments
         self._clone = clone.Cloner(clone.flags_of((*plan.namespaces, "user") if plan.user else plan.namespaces))
         self._unborn: dict[str, Unborn] = {}
-        self._pinned = Pinned()
+        self._ring = -1
+        self._pinned = Pinned(self._ring)
         self._ahead = prepared.Copies()
         self._image = 0
         self._proc = -1  # /proc of the role's root: to map a worker's user namespace, and for its label
@@ -54,7 +56,8 @@ class Template(Keeper):
         self._begin(mounts)
 
     def _begin(self, mounts: list[int]) -> NoReturn:
-        prctl.set_small_pages()  # a fork copies a pinned page as a whole
+        if self.plan.pins:
+            self._may_pin()
         self._image = _image()
         if self.plan.user == "mapped" or self._labelled:
             proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -76,6 +79,12 @@ class Template(Keeper):
         gc.freeze()
         self.say(TemplateReady(os.getpid(), self._image))
         self.run()
+
+    def _may_pin(self) -> None:
+        with contextlib.suppress(OSError):  # a limit of this user's: its workers make their copies themselves
+            self._ring = open_ring()
+            self._pinned = Pinned(self._ring)
+            prctl.set_small_pages()  # a fork copies a pinned page whole
 
     def handle(self, request: Down, descriptors: list[int]) -> None:
         if isinstance(request, Ahead):
@@ -107,7 +116,7 @@ class Template(Keeper):
     def _make_ready(self, request: MakeWorker) -> Unborn:
         compartment, contract = self.compartments[request.compartment]
         proc = self._proc if self._labelled else None
-        unborn = Unborn(compartment, contract, self.plan.worker, self._image, request.arena, proc)
+        unborn = Unborn(compartment, contract, self.plan.worker, self._image, request.arena, proc, pins=self.plan.pins)
         self._unborn[request.compartment] = unborn
         gc.freeze()
         return unborn
@@ -133,7 +142,7 @@ class Template(Keeper):
             os.close(writer)
 
     def _own_descriptors(self) -> tuple[int, ...]:
-        own = (0, 1, 2, self.control.fileno(), self.monitor, self._proc, self._pinned.ring)
+        own = (0, 1, 2, self.control.fileno(), self.monitor, self._proc, self._ring)
         return tuple(number for number in own if number >= 0)
 
 

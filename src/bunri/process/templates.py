@@ -129,6 +129,7 @@ class TemplateHandle(Zygote):
                 self.plan.clone.namespaces,
                 self.plan.clone.user,
                 self.plan.worker,
+                self.plan.pins,
                 tuple(places),
             )
             self.role.say(request, [self.hand_over(), *trees])

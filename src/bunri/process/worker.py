@@ -63,6 +63,8 @@ class Unborn:
         image: int,
         arena: int,
         proc: int | None,
+        *,
+        pins: bool = False,
     ) -> None:
         self.steps = steps
         self.proc = proc  # for the label; closed with the rest
@@ -74,8 +76,9 @@ class Unborn:
         self._maps, shared = _arena_of(arena)
         self._channel = prepared.call("dup3", -1, CHANNEL, os.O_CLOEXEC)
         self._outputs = [prepared.call("dup3", -1, number) for number in (1, 2)]
-        small_pages = prepared.call("prctl", prctl.SET_THP_DISABLE, 0)  # were its template's
-        self.places = [small_pages, *self._maps, self._channel, *self._outputs]
+        self.places = [*self._maps, self._channel, *self._outputs]
+        if pins:
+            self.places.append(prepared.call("prctl", prctl.SET_THP_DISABLE, 0))  # that was for its template
         if self.ready is None:
             last = fds.LAST if proc is None else KEPT_FROM - 1
             self.places.append(prepared.call("close_range", _FIRST_FREE, last))
