@@ -42,3 +42,24 @@ def test_small_objects_come_from_the_heap(prepare: Callable[[], None]) -> None:
 def test_without_that_the_interpreter_asks_for_arenas() -> None:
     """The control. Where mmap is refused and not death, each object would be a call in vain."""
     assert objects(lambda: None) == Died(signal.SIGSYS)
+
+
+def test_what_is_free_is_given_back() -> None:
+    """Behind something that stays, where the C library by itself gives nothing back."""
+
+    def child() -> tuple[int, int]:
+        held = [bytes(3000) for _ in range(3000)]
+        last = bytes(3000)
+        held.clear()
+        before = resident()
+        heap.trim()
+        return before - resident(), len(last)
+
+    given_back, _ = in_child(child)
+    assert given_back > 4 << 20
+
+
+def resident() -> int:
+    """Bytes (proc_pid_statm(5))."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,7 +1,7 @@
-"""Runs in: the template of workers that can ask the kernel for no memory. mallopt(3), and CPython's arenas.
+"""Runs in: zygotes. The C library's heap, and CPython's arenas: malloc_trim(3), mallopt(3).
 
-All the memory that such a worker will have is in the heap before it is cloned, as room that costs nothing until it is
-touched: the C library gives nothing back, maps nothing, and takes what it needs from there.
+Where a worker cannot ask the kernel for memory, all that it will have is in the heap before it is cloned, as room that
+costs nothing until it is touched: the C library gives nothing back, maps nothing, and takes what it needs from there.
 """
 
 from __future__ import annotations
@@ -22,6 +22,13 @@ class _Arenas(ctypes.Structure):
     """PyObjectArenaAllocator."""
 
     _fields_ = [(name, ctypes.c_void_p) for name in ("context", "alloc", "free")]
+
+
+def trim() -> None:
+    """Give back to the kernel what is free, where the C library can (musl cannot): the page tables of each fork are shorter for it."""
+    give_back = getattr(_libc, "malloc_trim", None)
+    if give_back is not None:
+        give_back(0)
 
 
 def grow(size: int) -> None:

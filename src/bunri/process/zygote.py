@@ -28,7 +28,7 @@ from typing import NoReturn
 
 from bunri.compartment import Compartment
 from bunri.errors import UsageError
-from bunri.kernel import clone, ids, prctl, rlimit
+from bunri.kernel import clone, heap, ids, prctl, rlimit
 from bunri.kernel import descriptors as fds
 from bunri.process import here
 from bunri.process.keeper import Keeper
@@ -61,6 +61,7 @@ def run_base(control_number: int) -> NoReturn:
     _may_pin()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     _rehearse_if_early(control)
+    heap.trim()
     _, descriptors, _, _ = socket.recv_fds(control, 1, 1)
     os.set_inheritable(descriptors[0], False)
     _Base(control, descriptors[0]).run()
@@ -215,6 +216,7 @@ class _Role(Keeper):
             "".encode(codec) if codec not in ("hex", "base64") else __import__(f"encodings.{codec}_codec")
         gc.collect()
         gc.freeze()
+        heap.trim()
         fingerprints = tuple(self.contracts[name].fingerprint for name in request.compartments)
         self.say(RoleReady(os.getpid(), fingerprints))
 
