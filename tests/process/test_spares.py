@@ -22,8 +22,9 @@ from bunri.process.spares import Spares
 
 
 def spares_of(cls: type[bunri.Compartment], policy: bunri.Policy | None = None) -> Spares:
-    """The spares of the class's template, which this starts, or of another one."""
-    for _ in range(2):
+    """The spares of the class's template, which this starts, or of another one. That may take a while, and what comes before it is
+    no repeated start then."""
+    for _ in range(3):
         with cls.start_under(policy or cls.policy):
             pass
     found = program.current().role_for(cls).template_for(cls, policy or cls.policy).spares
