@@ -19,7 +19,6 @@ Text that came from a worker has passed `bunri.text.printable` before it stands 
 from __future__ import annotations
 
 import errno as _errno
-import json as _json
 import signal as _signal
 from enum import Enum
 
@@ -162,8 +161,10 @@ class Denial(_msgspec.Struct, frozen=True):
 
     def to_json(self) -> str:
         """The same as one line of JSON, ASCII only."""
+        import json  # of zygotes and workers none needs it, and each would carry it
+
         values = _msgspec.structs.asdict(self) | {"observed_by": self.observed_by.value}
-        return _json.dumps(values, ensure_ascii=True)
+        return json.dumps(values, ensure_ascii=True)
 
 
 class Violation(PeerError):
