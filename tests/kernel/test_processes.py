@@ -242,6 +242,7 @@ def test_blanks_in_a_mount_point_are_read_right() -> None:
     (entry,) = procfs.parse_mounts(line)
     assert (entry.root, entry.at, entry.kind) == ("/mnt1 x", "/mnt2\ty", "ext3")
     assert entry.options == {"rw", "noatime"}
+    assert procfs.parse_mounts(line.replace(b"36 35 98:0", b"47 46 0:99")) == (entry,)
 
 
 def test_files_longer_than_the_buffer_are_read_whole(own: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ ready, before anything is sent to it. What may not be read is said to be so: it 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -267,11 +268,17 @@ def _mount_table(found: _Finding, directory: int, expected: Expected, sight: Sig
     except (OSError, ValueError) as error:
         found.hide("mounts", error)
         return
-    wrong = list(faults(entries, _allowed(expected)))
+    wrong = _wrong_mounts(entries, _allowed(expected))
     if wrong:
         found.differences.extend(Difference("mounts", "those of the plan", text) for text in wrong)
     else:
         found.right.append("mounts")
+
+
+@functools.lru_cache(64)
+def _wrong_mounts(entries: tuple[procfs.MountEntry, ...], plan: tuple[Allowed, ...]) -> tuple[str, ...]:
+    """Of all workers of one template it is the same question."""
+    return tuple(faults(entries, plan))
 
 
 def _allowed(expected: Expected) -> tuple[Allowed, ...]:

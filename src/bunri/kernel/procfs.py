@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 _SIZE = 1 << 16
-_TEXTS = 16  # of limits and of mounts: the workers of one template have the same
+_TEXTS = 16  # of limits and of mounts: the workers of one template have the same, but for the numbers of their mounts
 _PRESENT, _OF_FILE, _EXCLUSIVE = 1 << 63, 1 << 61, 1 << 56  # of a page, in pagemap
 
 NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "time", "user")
@@ -44,8 +44,6 @@ class Status(NamedTuple):
 class MountEntry(NamedTuple):
     """One line of mountinfo."""
 
-    number: int
-    parent: int
     root: str  # which directory of its file system is mounted
     at: str
     options: frozenset[str]  # of the mount
@@ -62,6 +60,7 @@ _STATUS = re.compile(
 )
 _IN_ONE_PIECE = frozenset(("status", "limits", "oom_score_adj", "stat", "statm"))  # single_open() of the kernel
 _OCTAL = re.compile(r"\\([0-7]{3})")
+_NUMBERS = re.compile(rb"^\d+ \d+ \d+:\d+ ", re.MULTILINE)  # of a mount, its parent and its device
 _LIMIT = re.compile(rb"^Max ([a-z -]+?)  +(\S+) +(\S+)", re.MULTILINE)
 _LIMIT_NAMES = {
     b"cpu time": "CPU",
@@ -195,21 +194,23 @@ def mounts(directory: int) -> tuple[MountEntry, ...]:
     return parse_mounts(read(directory, "mountinfo"))
 
 
-@functools.lru_cache(_TEXTS)
 def parse_mounts(text: bytes) -> tuple[MountEntry, ...]:
+    return _mount_entries(_NUMBERS.sub(b"", text))
+
+
+@functools.lru_cache(_TEXTS)
+def _mount_entries(text: bytes) -> tuple[MountEntry, ...]:
     return tuple(_mount_entry(os.fsdecode(line)) for line in text.splitlines())
 
 
 def _mount_entry(line: str) -> MountEntry:
     left, _, right = line.partition(" - ")
-    fields = left.split(" ")
+    root, at, own = left.split(" ")[:3]
     kind, _, options = right.split(" ", 2)
     return MountEntry(
-        int(fields[0]),
-        int(fields[1]),
-        _unescape(fields[3]),
-        _unescape(fields[4]),
-        frozenset(fields[5].split(",")),
+        _unescape(root),
+        _unescape(at),
+        frozenset(own.split(",")),
         kind,
         frozenset(options.split(",")),
     )
