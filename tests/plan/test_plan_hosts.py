@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from bunri import seccomp
 from bunri.errors import HostError, Promise, UsageError
@@ -15,6 +16,7 @@ from bunri.plan.steps import (
     Filter,
     Hostname,
     Landlock,
+    Limits,
     MountInRoot,
     NewRoot,
     ParentDeath,
@@ -191,6 +193,18 @@ def test_unconfined_keeps_nothing_but_surroundings_descriptors_and_ids() -> None
     assert any(isinstance(step, SetIds) for step in made.worker)
     assert made.clone.namespaces == ()
     assert made.expected.seccomp_mode is None
+
+
+def test_what_templates_may_pin_no_worker_has() -> None:
+    """Its own limit is none; one without confinement has its monitor's, of which the zygotes have more."""
+    limited = replace(hosts.ROOT, limits={"MEMLOCK": 8 << 20})
+    for host in (limited, replace(limited, io_uring=False), replace(limited, uid=1000)):
+        made = _plan(Policy(), host)
+        assert made.pins is (host == limited)
+        assert [step.values["MEMLOCK"] for step in made.worker if isinstance(step, Limits)] == [0]
+        assert not any("MEMLOCK" in step.values for step in made.template if isinstance(step, Limits))
+    free = _plan(Policy.dangerous_unconfined(user=User.ids(1000, 1000)), limited)
+    assert [dict(step.values) for step in free.worker if isinstance(step, Limits)] == [{"MEMLOCK": 8 << 20}]
 
 
 def test_compute_has_no_room_for_a_loop() -> None:
