@@ -18,7 +18,6 @@ from bunri.kernel.pinned import Pinned, open_ring
 PAGE = mmap.PAGESIZE
 PAGES = 8
 IO_URING_ENTER = 426
-GET_THP_DISABLE = 42
 
 
 class Memory:
@@ -142,12 +141,12 @@ def test_without_a_ring_nothing_is_pinned(memory: Memory) -> None:
 def test_small_pages_are_for_the_template_alone() -> None:
     """What is pinned of a huge page has a fork copy all of it, so a template has none; its workers may."""
 
-    def parent() -> tuple[int, int]:
+    def parent() -> tuple[bool, bool]:
         prctl.set_small_pages()
-        return prctl.prctl(GET_THP_DISABLE, "PR_GET_THP_DISABLE"), in_child(back)
+        return prctl.small_pages(), in_child(back)
 
-    def back() -> int:
+    def back() -> bool:
         prctl.prctl(prctl.SET_THP_DISABLE, "PR_SET_THP_DISABLE", 0)
-        return prctl.prctl(GET_THP_DISABLE, "PR_GET_THP_DISABLE")
+        return prctl.small_pages()
 
-    assert in_child(parent) == (1, 0)
+    assert in_child(parent) == (True, False)

@@ -443,3 +443,14 @@ def test_more_workers_than_a_zygote_knows_uids_for() -> None:
 def _status(pid: int, name: str) -> str:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(line.partition(":")[2] for line in lines if line.startswith(f"{name}:"))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only templates of root pin memory")
+def test_huge_pages_are_refused_to_the_template_and_not_to_its_workers() -> None:
+    """Of a huge page that is pinned in part a fork would copy all of it."""
+    if not program.current().host.io_uring or _status(os.getpid(), "THP_enabled").strip() != "1":
+        pytest.skip("this host has no io_uring, or no huge pages for us")
+    with parts.Plain.start() as worker:
+        template = program.current().role_for(parts.Plain).template_for(parts.Plain, parts.Plain.policy)
+        assert _status(template.pid, "THP_enabled").strip() == "0"
+        assert _status(worker.process.pid, "THP_enabled").strip() == "1"

@@ -357,3 +357,10 @@ def python() -> str:
     if not os.path.exists(found):
         pytest.skip(f"{sys.executable} is the only Python here, and it is not in /usr")
     return found
+
+
+def test_memory_is_locked_by_no_program_that_is_confined_and_by_others_as_by_us() -> None:
+    """Zygotes of root may pin more of it than their monitor (kernel/pinned.py)."""
+    ours = subprocess.run(["sh", "-c", "ulimit -H -l"], capture_output=True, text=True, check=True).stdout
+    assert shell("ulimit -H -l")[0] == "0\n"
+    assert shell("ulimit -H -l", bunri.Policy.dangerous_unconfined())[0] == ours

@@ -20,6 +20,7 @@ SET_NO_NEW_PRIVS = 38
 GET_NO_NEW_PRIVS = 39
 GET_TID_ADDRESS = 40
 SET_THP_DISABLE = 41
+GET_THP_DISABLE = 42
 CAP_AMBIENT = 47
 SET_MDWE = 65
 GET_MDWE = 66
@@ -64,6 +65,10 @@ def mdwe() -> bool:
 def set_small_pages() -> None:
     """No transparent huge pages for this process, nor for what is forked from it until that takes it back."""
     prctl(SET_THP_DISABLE, "PR_SET_THP_DISABLE", 1)
+
+
+def small_pages() -> bool:
+    return prctl(GET_THP_DISABLE, "PR_GET_THP_DISABLE") == 1
 
 
 def set_dumpable(value: int) -> None:

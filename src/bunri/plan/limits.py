@@ -31,8 +31,8 @@ def inherited(means: Means) -> dict[str, int]:
 
 
 def of_the_monitor(means: Means) -> dict[str, int]:
-    """For a worker without confinement: what the zygotes have more of than their monitor, for their templates to pin."""
-    return {name: value for name, value in means.host.limits.items() if name == "MEMLOCK" and value >= 0 and means.pins}
+    """For who is not confined: what root's zygotes have more of than their monitor, for their templates to pin."""
+    return {name: value for name, value in means.host.limits.items() if name == "MEMLOCK" and value >= 0}
 
 
 def own(means: Means) -> dict[str, int]:

@@ -45,6 +45,7 @@ class Template(Keeper):
         self._unborn: dict[str, Unborn] = {}
         self._ring = -1
         self._pinned = Pinned(self._ring)
+        self._refuses_huge_pages = False
         self._ahead = prepared.Copies()
         self._image = 0
         self._proc = -1  # /proc of the role's root: to map a worker's user namespace, and for its label
@@ -84,7 +85,9 @@ class Template(Keeper):
         with contextlib.suppress(OSError):  # a limit of this user's: its workers make their copies themselves
             self._ring = open_ring()
             self._pinned = Pinned(self._ring)
-            prctl.set_small_pages()  # a fork copies a pinned page whole
+            if not prctl.small_pages():  # a fork copies a pinned page whole
+                prctl.set_small_pages()
+                self._refuses_huge_pages = True
 
     def handle(self, request: Down, descriptors: list[int]) -> None:
         if isinstance(request, Ahead):
@@ -116,7 +119,9 @@ class Template(Keeper):
     def _make_ready(self, request: MakeWorker) -> Unborn:
         compartment, contract = self.compartments[request.compartment]
         proc = self._proc if self._labelled else None
-        unborn = Unborn(compartment, contract, self.plan.worker, self._image, request.arena, proc, pins=self.plan.pins)
+        unborn = Unborn(compartment, contract, self.plan.worker, self._image, request.arena, proc)
+        if self._refuses_huge_pages:
+            unborn.places.append(prepared.call("prctl", prctl.SET_THP_DISABLE, 0))  # its workers do not
         self._unborn[request.compartment] = unborn
         gc.freeze()
         return unborn

@@ -28,7 +28,7 @@ from bunri.compartment import Compartment
 from bunri.confine import Context, StepFailed, Surround, carry_out, prepare
 from bunri.errors import UsageError
 from bunri.kernel import descriptors as fds
-from bunri.kernel import prctl, prepared
+from bunri.kernel import prepared
 from bunri.plan.steps import AnyStep, StrictMode
 from bunri.process.messages import Failed, MakeWorker
 from bunri.wire import Contract
@@ -63,8 +63,6 @@ class Unborn:
         image: int,
         arena: int,
         proc: int | None,
-        *,
-        pins: bool = False,
     ) -> None:
         self.steps = steps
         self.proc = proc  # for the label; closed with the rest
@@ -77,8 +75,6 @@ class Unborn:
         self._channel = prepared.call("dup3", -1, CHANNEL, os.O_CLOEXEC)
         self._outputs = [prepared.call("dup3", -1, number) for number in (1, 2)]
         self.places = [*self._maps, self._channel, *self._outputs]
-        if pins:
-            self.places.append(prepared.call("prctl", prctl.SET_THP_DISABLE, 0))  # that was for its template
         if self.ready is None:
             last = fds.LAST if proc is None else KEPT_FROM - 1
             self.places.append(prepared.call("close_range", _FIRST_FREE, last))
