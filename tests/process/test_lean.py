@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import lean
-import parts
 import pytest
 
 MONITORS = (
@@ -83,14 +82,20 @@ def test_a_worker_that_would_confine_itself_is_told_who_does() -> None:
         assert "its class's policy confines it" in worker.confined()
 
 
-def test_a_worker_that_moves_no_large_bytes_shares_no_memory_with_its_monitor() -> None:
-    def arenas() -> int:
-        return Path("/proc/self/maps").read_text().count("/memfd:bunri arena")
+ARENAS = """\
+import lean, parts
+def arenas():
+    with open('/proc/self/maps') as maps:
+        return maps.read().count('/memfd:bunri arena')
+with lean.Lean.start() as worker:
+    worker.confined()
+    print(arenas())
+with parts.Plain.start() as other:
+    assert other.echo(bytes(1 << 20)) == bytes(1 << 20)
+    print(arenas())
+"""
 
-    before = arenas()
-    with lean.Lean.start() as worker:
-        assert worker.confined()
-        assert arenas() == before
-    with parts.Plain.start() as other:  # control: bytes go in and out of it
-        assert other.echo(bytes(1 << 20)) == bytes(1 << 20)
-        assert arenas() == before + 1
+
+def test_a_worker_that_moves_no_large_bytes_shares_no_memory_with_its_monitor() -> None:
+    """And one that does, does. In a program of its own: workers that stand ready have theirs already."""
+    assert printed(ARENAS) == [{"0"}, {"1"}]
