@@ -19,7 +19,6 @@ from typing import Any, ClassVar
 from bunri.apps.ftpd.data import DataConnections
 from bunri.apps.ftpd.files import Files, has_control, shown
 from bunri.apps.ftpd.journal import Journal
-from bunri.apps.ftpd.library import BufferedIteratorProducer, FilesystemError, FTPHandler, IOLoop
 from bunri.apps.ftpd.messages import (
     Action,
     Data,
@@ -35,6 +34,7 @@ from bunri.apps.ftpd.messages import (
 )
 from bunri.apps.ftpd.patterns import matches
 from bunri.apps.ftpd.rehearsal import rehearse
+from bunri.apps.ftpd.upstream import BufferedIteratorProducer, FilesystemError, FTPHandler, IOLoop
 
 MESSAGE = 4000  # bytes of a folder's message
 PERMISSIONS = {"CWD": "e", "LIST": "l", "RETR": "r", "APPE": "a", "DELE": "d", "RNFR": "f", "MKD": "m", "STOR": "w",

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import bunri
-from bunri.apps.ftpd.library import AbstractedFS, FilesystemError
 from bunri.apps.ftpd.messages import Owners, Rights, Uploads
 from bunri.apps.ftpd.patterns import matches
+from bunri.apps.ftpd.upstream import AbstractedFS, FilesystemError
 
 NEW = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 HOW = {"wb": NEW | os.O_TRUNC, "ab": NEW | os.O_APPEND, "r+b": os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK}

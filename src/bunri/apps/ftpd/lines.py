@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bunri.apps.ftpd.library import AsyncChat, FTPHandler, RetryError
+from bunri.apps.ftpd.upstream import AsyncChat, FTPHandler, RetryError
 
 LONGEST = 2048  # bytes of a command
 BEHIND = 1 << 16  # bytes of answers that wait for the peer until he is obeyed again; and of his commands that wait

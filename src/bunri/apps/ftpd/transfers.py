@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from bunri.apps.ftpd.library import DTPHandler, FileReadWriteError, ThrottledDTPHandler
 from bunri.apps.ftpd.messages import Rights
+from bunri.apps.ftpd.upstream import DTPHandler, FileReadWriteError, ThrottledDTPHandler
 
 AT_ONCE = 1 << 16  # bytes of a file that is not worth a turn of the loop
 MOMENT = 0.02  # seconds
