@@ -36,7 +36,7 @@ class Pinned:
     """Memory of this process, held by a ring; by none (-1), nothing is ever held."""
 
     def __init__(self, ring: int) -> None:
-        self._ring = ring
+        self.ring = ring
         self._held = False
 
     def hold(self, memory: Sequence[int]) -> list[int]:
@@ -53,7 +53,7 @@ class Pinned:
 
     def _hold_all(self, runs: Sequence[Run]) -> set[Run]:
         """Those that are held now."""
-        if self._ring < 0 or not runs:
+        if self.ring < 0 or not runs:
             return set()
         if not self._register(REGISTER_BUFFERS, runs):
             runs = list(filter(self._would_hold, runs))
@@ -69,7 +69,7 @@ class Pinned:
     def _register(self, what: int, runs: Sequence[Run]) -> bool:
         vectors = words(*(word for run in runs for word in run)) if runs else None
         try:
-            syscall("io_uring_register", self._ring, what, vectors, len(runs))
+            syscall("io_uring_register", self.ring, what, vectors, len(runs))
         except OSError:
             return False
         return True

@@ -43,8 +43,7 @@ class Template(Keeper):
         self.compartments = compartments
         self._clone = clone.Cloner(clone.flags_of((*plan.namespaces, "user") if plan.user else plan.namespaces))
         self._unborn: dict[str, Unborn] = {}
-        self._ring = -1
-        self._pinned = Pinned(self._ring)
+        self._pinned = Pinned(-1)
         self._refuses_huge_pages = False
         self._ahead = prepared.Copies()
         self._image = 0
@@ -83,8 +82,7 @@ class Template(Keeper):
 
     def _may_pin(self) -> None:
         with contextlib.suppress(OSError):  # a limit of this user's: its workers make their copies themselves
-            self._ring = open_ring()
-            self._pinned = Pinned(self._ring)
+            self._pinned = Pinned(open_ring())
             if not prctl.small_pages():  # a fork copies a pinned page whole
                 prctl.set_small_pages()
                 self._refuses_huge_pages = True
@@ -147,7 +145,7 @@ class Template(Keeper):
             os.close(writer)
 
     def _own_descriptors(self) -> tuple[int, ...]:
-        own = (0, 1, 2, self.control.fileno(), self.monitor, self._proc, self._ring)
+        own = (0, 1, 2, self.control.fileno(), self.monitor, self._proc, self._pinned.ring)
         return tuple(number for number in own if number >= 0)
 
 
