@@ -16,7 +16,6 @@ import parts
 import pytest
 
 import bunri
-from bunri.kernel import procfs
 from bunri.process import ahead, program, spares
 from bunri.process.spares import Spares
 
@@ -171,7 +170,7 @@ def test_spares_have_copied_what_workers_write_to(monkeypatch: pytest.MonkeyPatc
 
 
 PINNING = """\
-import time, parts
+import parts
 from test_spares import pages_of, faults_of, pinned_by, spares, taught_spares, until
 spares.KEPT = 2.0
 found = taught_spares(parts.Plain.policy)
@@ -190,7 +189,7 @@ print("pinned", pinned_by(template.pid))
 
 def pages_of(pid: int) -> set[int]:
     """Those that nobody else has."""
-    return {address for address, own in procfs.private_pages(procfs.open_process(pid), 1 << 20) if own}
+    return {address for address, own in ahead._pages_of(pid) if own}
 
 
 def pinned_by(pid: int) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from bunri.kernel._call import syscall
 from bunri.kernel.prepared import words
 
-REGISTER_BUFFERS, UNREGISTER_BUFFERS = 0, 1
+_REGISTER_BUFFERS, _UNREGISTER_BUFFERS = 0, 1
 _SETUP_R_DISABLED = 1 << 6
 _FLAGS, _WORDS = 2, 30  # of struct io_uring_params, 32 bits each
 
@@ -45,7 +45,7 @@ class Pinned:
         Before Linux 6.5 that is what was mapped from a file; everywhere, what is not this process's to write to.
         """
         if self._held:
-            self._register(UNREGISTER_BUFFERS, ())
+            self._register(_UNREGISTER_BUFFERS, ())
             self._held = False
         runs = list(zip(memory[::2], memory[1::2], strict=True))
         pinned = self._hold_all(runs)
@@ -55,16 +55,16 @@ class Pinned:
         """Those that are held now."""
         if self.ring < 0 or not runs:
             return set()
-        if not self._register(REGISTER_BUFFERS, runs):
+        if not self._register(_REGISTER_BUFFERS, runs):
             runs = list(filter(self._would_hold, runs))
-            if not runs or not self._register(REGISTER_BUFFERS, runs):
+            if not runs or not self._register(_REGISTER_BUFFERS, runs):
                 return set()
         self._held = True
         return set(runs)
 
     def _would_hold(self, run: Run) -> bool:
         """The table takes all or none, so what it refuses is found one by one."""
-        return self._register(REGISTER_BUFFERS, (run,)) and self._register(UNREGISTER_BUFFERS, ())
+        return self._register(_REGISTER_BUFFERS, (run,)) and self._register(_UNREGISTER_BUFFERS, ())
 
     def _register(self, what: int, runs: Sequence[Run]) -> bool:
         vectors = words(*(word for run in runs for word in run)) if runs else None

@@ -32,7 +32,8 @@ def inherited(means: Means) -> dict[str, int]:
 
 def of_the_monitor(means: Means) -> dict[str, int]:
     """For who is not confined: what root's zygotes have more of than their monitor, for their templates to pin."""
-    return {name: value for name, value in means.host.limits.items() if name == "MEMLOCK" and value >= 0}
+    most = means.host.limits.get("MEMLOCK", -1)
+    return {"MEMLOCK": most} if most >= 0 else {}
 
 
 def own(means: Means) -> dict[str, int]:
